@@ -1,0 +1,3 @@
+//! Weir's decision logic.
+#![no_std]
+#![forbid(unsafe_code)]

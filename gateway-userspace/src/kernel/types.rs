@@ -1,0 +1,174 @@
+//! What the rest of the controller says to and hears from the kernel module.
+
+use std::{path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// Which XDP mode to attach in (`--xdp-mode`).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpModeChoice {
+    /// Native, and generic with a warning where the driver cannot.
+    #[default]
+    Auto,
+    /// Native or nothing.
+    Native,
+    /// Generic (the kernel's fallback for every driver).
+    Generic,
+}
+
+/// The XDP mode that an interface is attached in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// In the driver, before the kernel allocates anything.
+    Native,
+    /// After the kernel built its packet; sees super-frames.
+    Generic,
+}
+
+/// One interface under enforcement.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// The interface's name.
+    pub interface: String,
+    /// Its index; 0 when the interface has vanished.
+    pub ifindex: u32,
+    /// The mode it is attached in.
+    pub xdp_mode: XdpMode,
+    /// Why native mode was not possible, when `auto` fell back.
+    pub fallback: Option<String>,
+    /// True when an existing pinned link was taken over rather than a new one made.
+    pub reused: bool,
+}
+
+/// What [`super::Dataplane::open`] found.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Opened {
+    /// Nothing was pinned; everything is new.
+    Fresh,
+    /// The pinned maps fit and were taken over: buckets, bans and counters go on.
+    Reused,
+    /// Pinned maps did not fit and were replaced; the text says what is lost by it.
+    Replaced(String),
+}
+
+/// A lever: an emergency measure with an expiry that the kernel honours by itself.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "lever", rename_all = "lowercase")]
+pub enum Lever {
+    /// Pass everything (`bypass`).
+    Bypass {
+        /// Only this service; `None`: the whole node.
+        service: Option<String>,
+        /// Also pass what bans and drop lists name.
+        all: bool,
+        /// When it ends, in nanoseconds of the kernel's monotonic clock.
+        until_ns: u64,
+    },
+    /// Multiply every rate and burst of a service by `percent` / 100.
+    Scale {
+        /// The service.
+        service: String,
+        /// 1 to 10,000.
+        percent: u32,
+        /// When it ends, in nanoseconds of the kernel's monotonic clock.
+        until_ns: u64,
+    },
+}
+
+/// One series of the packet counters, summed over the CPUs. Series that never counted are left out.
+#[derive(Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Serialize, Deserialize)]
+pub struct Counter {
+    /// The interface.
+    pub interface: String,
+    /// The service; `default` for none.
+    pub service: String,
+    /// The class; empty for none.
+    pub class: String,
+    /// `pass`, `drop` or `would_drop`.
+    pub verdict: &'static str,
+    /// One of the reasons of SPECIFICATION.md.
+    pub reason: &'static str,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes from the Ethernet header on.
+    pub bytes: u64,
+}
+
+/// Events that the kernel could only count, since the maps were created.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Losses {
+    /// Packets judged by a shared overflow bucket.
+    pub overflow: u64,
+    /// Packets refused because a compare-and-swap lost every one of its tries.
+    pub lost_race: u64,
+    /// Packets that could not be counted under their series (an internal fault; must be 0).
+    pub uncounted: u64,
+}
+
+/// How full the source table is.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct SourceSlots {
+    /// Slots with a bucket in debt, a running block or a count towards one.
+    pub in_debt: u64,
+    /// All others.
+    pub free: u64,
+}
+
+/// The desired content of one entry of the ban table.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct BanEntry {
+    /// The banned sources.
+    pub prefix: IpNet,
+    /// The service it is for; `None`: all.
+    pub service: Option<String>,
+    /// Expiry on the kernel's monotonic clock in nanoseconds; `u64::MAX`: never. The caller has already raised it
+    /// to the latest expiry of every ban that covers this prefix (for the same service).
+    pub until_ns: u64,
+}
+
+/// What an apply did.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Applied {
+    /// Services in force.
+    pub services: usize,
+    /// Prefixes in lists, all families, after merging.
+    pub prefixes: usize,
+    /// How long the compilation and the switch took.
+    pub took: Duration,
+}
+
+/// Why the kernel module could not do something. Every text says what to do next.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each variant is described by its message")]
+pub enum KernelError {
+    #[error("another weir controller (or command) holds {dir}; stop it first, or use another --bpffs")]
+    Locked { dir: PathBuf },
+    #[error("{dir} is not on a bpf file system; mount one with: mount -t bpf bpf /sys/fs/bpf")]
+    NoBpffs { dir: PathBuf },
+    #[error("not permitted to {what}; weir needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")]
+    NotPermitted { what: String },
+    #[error("there is no interface {name}; `ip link` lists those that exist")]
+    NoInterface { name: String },
+    #[error(
+        "{interface} already has an XDP program ({program}); detach it first (ip link set dev {interface} xdp off), weir does not push others aside"
+    )]
+    Occupied { interface: String, program: String },
+    #[error("cannot attach to {interface} in {mode} mode: {why}")]
+    Attach { interface: String, mode: &'static str, why: String },
+    #[error("the kernel refused the program: {why}")]
+    Load { why: String },
+    #[error("nothing is pinned under {dir}: weir is not enforcing there")]
+    NotPinned { dir: PathBuf },
+    #[error("the policy is too large for the kernel tables: {what}")]
+    TooLarge { what: String },
+    #[error("no service named {name} is in force")]
+    NoService { name: String },
+    #[error("{what}: {source}")]
+    Io { what: String, source: std::io::Error },
+    #[error("{0}")]
+    Other(String),
+}

@@ -1,0 +1,4 @@
+//! Weir's controller: policies, the kernel's maps and programs, the control socket, metrics and the command line.
+
+pub mod kernel;
+pub mod policy;

@@ -1,0 +1,3 @@
+//! `weir`: the controller and its command line.
+
+fn main() {}

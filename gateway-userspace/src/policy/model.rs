@@ -1,0 +1,269 @@
+//! The live policy: what a valid policy file means, with every default filled in and every unit converted.
+
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+/// Whether verdicts are carried out or only counted. Of two modes that apply, the safer ([`Mode::Monitor`]) wins.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Ord, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Drop what the policy says is to be dropped.
+    #[default]
+    Enforce,
+    /// Count what would be dropped, drop nothing.
+    Monitor,
+}
+
+/// A whole policy.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Policy {
+    /// Interfaces to attach to; the command line overrides them.
+    pub interfaces: Vec<String>,
+    /// The mode of the whole node.
+    pub mode: Mode,
+    /// What Weir looks at.
+    pub scope: Scope,
+    /// What one source is.
+    pub source: Source,
+    /// Management traffic that passes before everything.
+    pub protect: Vec<Protect>,
+    /// Named sets of source prefixes, in the order of the file.
+    pub lists: Vec<List>,
+    /// Traffic to no service.
+    pub default: DefaultRule,
+    /// The services, in the order of the file.
+    pub services: Vec<Service>,
+}
+
+/// What Weir looks at; the rest passes as `out_of_scope`.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Scope {
+    /// Outermost VLAN identifiers (1 to 4094); empty: all, and untagged.
+    pub vlans: Vec<u16>,
+    /// Destination prefixes; empty: all.
+    pub addresses: Vec<IpNet>,
+}
+
+/// What one source is, and how many are tracked.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Source {
+    /// Bits of an IPv4 source that tell two sources apart, 8 to 32.
+    pub ipv4_prefix: u8,
+    /// Bits of an IPv6 source that tell two sources apart, 16 to 128.
+    pub ipv6_prefix: u8,
+    /// Slots of the source table, allocated once.
+    pub max_tracked: u32,
+}
+
+/// A protocol that a service or a protect rule names.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// ICMP and `ICMPv6`.
+    Icmp,
+    /// Every protocol.
+    Any,
+}
+
+/// An inclusive range of ports; a single port is a range of one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Serialize)]
+pub struct PortRange {
+    /// First port of the range, 1 to 65535 (0 is allowed by the kernel and by captures, not by policies).
+    pub first: u16,
+    /// Last port of the range, not below `first`.
+    pub last: u16,
+}
+
+/// Management traffic.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Protect {
+    /// Source prefixes.
+    pub sources: Vec<IpNet>,
+    /// The protocol, or every one.
+    pub protocol: Protocol,
+    /// Destination ports; empty: all.
+    pub ports: Vec<PortRange>,
+}
+
+/// What a list does with its members on its own.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ListAction {
+    /// Members are dropped.
+    Drop,
+    /// Members skip per-source, per-network and block, never bans nor totals.
+    Trust,
+}
+
+/// A named set of source prefixes.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct List {
+    /// Its name.
+    pub name: String,
+    /// What it does by itself; `None`: only classes and `only` use it.
+    pub action: Option<ListAction>,
+    /// Prefixes written in the policy.
+    pub prefixes: Vec<IpNet>,
+    /// Files with one prefix a line.
+    pub files: Vec<PathBuf>,
+    /// The most prefixes it may hold.
+    pub max_prefixes: u32,
+    /// Many clients behind each address: per-source limits, blocks and automatic bans skip it.
+    pub proxy: bool,
+}
+
+/// What happens to traffic that no service matches.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct DefaultRule {
+    /// Pass it, or drop it (zero trust).
+    pub action: DefaultAction,
+    /// With `drop`: whether packets that answer a socket of this host pass.
+    pub replies: Replies,
+    /// With `drop`: whether what a network needs to work passes.
+    pub essential: Essential,
+}
+
+/// `[default] action`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DefaultAction {
+    /// Traffic to no service passes.
+    #[default]
+    Pass,
+    /// Traffic to no service is dropped.
+    Drop,
+}
+
+/// `[default] replies`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Replies {
+    /// Packets that answer a socket of this host pass.
+    #[default]
+    Socket,
+    /// They do not.
+    None,
+}
+
+/// `[default] essential`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Essential {
+    /// ARP, LACP, LLDP, neighbour discovery, router advertisements, DHCP and ICMP errors pass.
+    #[default]
+    Pass,
+    /// They are judged like everything else.
+    None,
+}
+
+/// A rate and a depth.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+pub struct Limit {
+    /// Packets, bytes or connections a second.
+    pub rate: u64,
+    /// The bucket's depth: a full bucket admits exactly this much back to back.
+    pub burst: u64,
+}
+
+/// The three kinds of bucket of a tier.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Limits {
+    /// Packets a second.
+    pub packets: Option<Limit>,
+    /// Bytes a second, counted from the Ethernet header on.
+    pub bytes: Option<Limit>,
+    /// TCP SYNs without ACK and QUIC Initials a second.
+    pub connections: Option<Limit>,
+}
+
+/// A source with that many drops within that time is dropped whole, for so long.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+pub struct Block {
+    /// How long the block lasts, in seconds, 1 to 86,400.
+    pub for_seconds: u64,
+    /// How many drops start it, 1 to 1,000,000.
+    pub drops: u32,
+    /// Within which time they must fall, in seconds, 1 to 3,600.
+    pub within_seconds: u64,
+}
+
+/// Each source's own buckets.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct PerSource {
+    /// The buckets.
+    pub limits: Limits,
+    /// The block, if any.
+    pub block: Option<Block>,
+}
+
+/// The buckets of a whole network of sources.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+pub struct PerNetwork {
+    /// Bits of an IPv4 source that name its network, 8 to 32.
+    pub ipv4_prefix: u8,
+    /// Bits of an IPv6 source that name its network, 16 to 128.
+    pub ipv6_prefix: u8,
+    /// The buckets.
+    pub limits: Limits,
+}
+
+/// The buckets that everything to a service shares.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Total {
+    /// The buckets.
+    pub limits: Limits,
+    /// Share of the burst kept for proven sources, in millionths. Read and checked, not enforced yet.
+    pub reserve_ppm: Option<u32>,
+}
+
+/// Sources in certain lists, with limits of their own.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Class {
+    /// Its name, unique in the service.
+    pub name: String,
+    /// The lists; a source in any of them belongs to the class.
+    pub lists: Vec<String>,
+    /// Its mode.
+    pub mode: Mode,
+    /// Each source's own buckets, instead of the service's.
+    pub per_source: Option<PerSource>,
+    /// Each network's buckets, instead of the service's.
+    pub per_network: Option<PerNetwork>,
+    /// Shared by the class, before the service's total.
+    pub total: Option<Limits>,
+}
+
+/// A service.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Service {
+    /// Its name, unique; `default` is reserved.
+    pub name: String,
+    /// Its protocols, sorted, without repetition; `[Any]` alone means every one.
+    pub protocols: Vec<Protocol>,
+    /// Destination ports, sorted and merged; empty: all.
+    pub ports: Vec<PortRange>,
+    /// Source ports, sorted and merged; empty: all.
+    pub source_ports: Vec<PortRange>,
+    /// Destination prefixes; empty: any.
+    pub addresses: Vec<IpNet>,
+    /// Lists; sources in none of them are dropped. Empty: nobody is.
+    pub only: Vec<String>,
+    /// Its mode.
+    pub mode: Mode,
+    /// The share of sources that is enforced, in millionths (1,000,000 is all).
+    pub enforce_share_ppm: u32,
+    /// Each source's own buckets.
+    pub per_source: Option<PerSource>,
+    /// Each network's buckets.
+    pub per_network: Option<PerNetwork>,
+    /// What everything to this service shares.
+    pub total: Option<Total>,
+    /// The classes, in the order of the file; the first that matches decides.
+    pub classes: Vec<Class>,
+}

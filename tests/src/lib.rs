@@ -1,0 +1,1 @@
+//! The laboratory for the tests that need a kernel.
