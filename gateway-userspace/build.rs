@@ -19,21 +19,41 @@ const UNSTABLE: &str = "aya_ebpf,weir_ebpf";
 const OBJECT: &str = "weir-ebpf";
 
 fn sysroot(toolchain: &str) -> Option<String> {
-    let output = Command::new("rustup").args(["run", toolchain, "rustc", "--print", "sysroot"]).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    let output = Command::new("rustup")
+        .args(["run", toolchain, "rustc", "--print", "sysroot"])
+        .output()
+        .ok()?;
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 fn has_rust_src(toolchain: &str) -> bool {
-    sysroot(toolchain).is_some_and(|root| Path::new(&root).join("lib/rustlib/src/rust/library/core").is_dir())
+    sysroot(toolchain).is_some_and(|root| {
+        Path::new(&root)
+            .join("lib/rustlib/src/rust/library/core")
+            .is_dir()
+    })
 }
 
 fn has_prebuilt_core(toolchain: &str) -> bool {
-    sysroot(toolchain).is_some_and(|root| Path::new(&root).join("lib/rustlib/bpfel-unknown-none/lib").is_dir())
+    sysroot(toolchain).is_some_and(|root| {
+        Path::new(&root)
+            .join("lib/rustlib/bpfel-unknown-none/lib")
+            .is_dir()
+    })
 }
 
 fn main() -> Result<()> {
     println!("cargo::rerun-if-env-changed=WEIR_BPF_TOOLCHAIN");
-    for path in ["../gateway-core/src", "../gateway-core/Cargo.toml", "../gateway-ebpf", "../Cargo.lock", "build.rs"] {
+    for path in [
+        "../gateway-core/src",
+        "../gateway-core/Cargo.toml",
+        "../gateway-ebpf",
+        "../Cargo.lock",
+        "build.rs",
+    ] {
         println!("cargo::rerun-if-changed={path}");
     }
     let named = env::var("WEIR_BPF_TOOLCHAIN").ok();
@@ -52,8 +72,19 @@ fn main() -> Result<()> {
     let target_dir = Path::new(&out_dir).join("bpf");
 
     let mut cargo = Command::new("rustup");
-    cargo.args(["run", toolchain, "cargo", "build", "--package", "gateway-ebpf", "--bin", OBJECT]);
-    cargo.args(["--release", "--locked", "--target", target, "--target-dir"]).arg(&target_dir);
+    cargo.args([
+        "run",
+        toolchain,
+        "cargo",
+        "build",
+        "--package",
+        "gateway-ebpf",
+        "--bin",
+        OBJECT,
+    ]);
+    cargo
+        .args(["--release", "--locked", "--target", target, "--target-dir"])
+        .arg(&target_dir);
     if has_rust_src(toolchain) {
         cargo.args(["-Z", "build-std=core"]);
     } else {
@@ -83,6 +114,7 @@ fn main() -> Result<()> {
         }
     }
     let built = target_dir.join(target).join("release").join(OBJECT);
-    fs::copy(&built, Path::new(&out_dir).join(OBJECT)).with_context(|| format!("no object at {}", built.display()))?;
+    fs::copy(&built, Path::new(&out_dir).join(OBJECT))
+        .with_context(|| format!("no object at {}", built.display()))?;
     Ok(())
 }

@@ -1,11 +1,118 @@
-//! placeholder
+//! Weir's kernel half: the XDP entry points. What they decide, [`gateway_core`] decides; this crate gives it packet
+//! bytes, maps, the clock and the compare-and-swap.
+
 #![no_std]
 #![no_main]
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+#![feature(asm_experimental_arch, core_intrinsics)]
+#![allow(
+    internal_features,
+    reason = "the BPF target has no atomic types; its compare-and-swap is an intrinsic"
+)]
+
+mod atomic;
+mod buckets;
+mod environment;
+mod frame;
+mod functions;
+mod maps;
+mod sockets;
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::{
+    bindings::{
+        xdp_action::{XDP_DROP, XDP_PASS},
+        xdp_md,
+    },
+    macros::xdp,
+    programs::XdpContext,
+};
+use gateway_core::{
+    frame::Frame as _,
+    judge,
+    packet::{Malformed, Packet},
+    parse::parse,
+    verdict::Verdict,
+};
+
+use crate::{environment::Environment, frame::XdpFrame};
+
+/// Frames in one buffer: every MTU up to what the driver takes without fragments.
 #[xdp]
-pub fn weir(_ctx: XdpContext) -> u32 { xdp_action::XDP_PASS }
+fn weir(context: XdpContext) -> u32 {
+    run(&context, XdpFrame::single(&context).length(), weir_parse)
+}
+
+/// Frames in several buffers (jumbo MTUs). Apart, because a driver that sees a program able to take such frames may
+/// stop splitting super-frames for it.
+#[xdp(frags)]
+fn weir_frags(context: XdpContext) -> u32 {
+    run(&context, XdpFrame::multiple(&context).length(), weir_parse_frags)
+}
+
+/// Where a parsed packet is put: memory of a size that the verifier can read off the type.
+type PacketPlace = [u64; 8];
+const _: () = assert!(size_of::<Packet>() <= size_of::<PacketPlace>() && align_of::<Packet>() <= 8);
+
+/// What the parsing functions return besides the packet.
+const PARSED: u32 = 0;
+
+/// Parses a frame in one buffer. A global function, as those of [`functions`]: the verifier follows every framing once,
+/// and what comes after starts from a packet that it knows nothing of, instead of from each of the framings.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn weir_parse(context: *mut xdp_md, packet: *mut PacketPlace) -> u32 {
+    parse_into(&XdpFrame::single(&XdpContext::new(context)), packet)
+}
+
+/// Parses a frame in several buffers.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn weir_parse_frags(context: *mut xdp_md, packet: *mut PacketPlace) -> u32 {
+    parse_into(&XdpFrame::multiple(&XdpContext::new(context)), packet)
+}
+
+#[inline(always)]
+fn parse_into(frame: &XdpFrame, place: *mut PacketPlace) -> u32 {
+    if place.is_null() {
+        return 1;
+    }
+    match parse(frame) {
+        Ok(packet) => {
+            // SAFETY: not null, and of the size and alignment asserted above.
+            unsafe { place.cast::<Packet>().write(packet) };
+            PARSED
+        }
+        Err(malformed) => 1 + malformed as u32,
+    }
+}
+
+#[inline(always)]
+fn run(context: &XdpContext, length: u32, parse: extern "C" fn(*mut xdp_md, *mut PacketPlace) -> u32) -> u32 {
+    let Some(environment) = Environment::new(context) else {
+        // No policy is in force yet: Weir is attached only after one is, so this is nobody's packet.
+        return XDP_PASS;
+    };
+    let mut place = MaybeUninit::<PacketPlace>::zeroed();
+    let judgement = if parse(context.ctx, place.as_mut_ptr()) == PARSED {
+        // SAFETY: the function has written a packet.
+        judge::judge_packet(&environment, unsafe { &*place.as_ptr().cast::<Packet>() })
+    } else {
+        judge::judge_malformed(&environment, Malformed::BadHeader)
+    };
+    environment.count(judgement, length);
+    match judgement.verdict {
+        Verdict::Drop => XDP_DROP,
+        Verdict::Pass | Verdict::WouldDrop => XDP_PASS,
+    }
+}
+
 #[panic_handler]
-fn panic(_info: &core::panic::PanicInfo) -> ! { loop {} }
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The helpers that read the clock and look up sockets are for GPL-compatible programs.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

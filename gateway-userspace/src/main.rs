@@ -1,3 +1,9 @@
 //! `weir`: the controller and its command line.
 
-fn main() {}
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -1,2 +1,122 @@
 //! Every developer and release chore of Weir, in Rust: `cargo xtask <command>`.
-fn main() {}
+
+mod call;
+mod dist;
+mod lab;
+mod licences;
+mod rights;
+mod setup;
+mod tally;
+mod test;
+mod workspace;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Result, bail};
+use clap::{Parser, Subcommand};
+
+use setup::{Mode, Scope};
+
+/// Weir's developer and release chores
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    disable_help_subcommand = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Find or install what a build and the tests need: a BPF compiler, bpf-linker, the test tools
+    ///
+    /// Says what it will do before it does it, and does nothing twice. Every other command calls it.
+    /// Without the rights to install it prints the commands and exits 1. `WEIR_BPF_TOOLCHAIN` names
+    /// a rustup toolchain to be used for BPF instead of the one that would be found.
+    Setup {
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Build `weir` as users run it, into target/release
+    Build,
+    /// Run every check: format, clippy, licences, host tests, and the tests in the kernel
+    ///
+    /// The tests in the kernel need root, or sudo without a password. The last line is the count:
+    /// `N passed, N failed, N skipped`.
+    Test(test::Options),
+    /// Show Weir at work: shoppers, bots and a storefront in network namespaces of this machine
+    ///
+    /// Needs root, or sudo without a password. Takes under two minutes and leaves nothing behind.
+    Demo {
+        /// Leave the namespaces and Weir up, and print commands to try
+        #[arg(long)]
+        keep: bool,
+        /// Passed on to the demo
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+    /// Measure nanoseconds per packet; needs root, or sudo without a password
+    Bench {
+        /// Passed on to the benchmark
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Check the licences of everything that is linked into Weir
+    Licences,
+    /// Make the archive that is given to users, with its checksum, in target/dist
+    Release,
+    /// Build `weir` and install it with its systemd unit and an example policy
+    Install {
+        /// Where the program and the unit go
+        #[arg(long, default_value = "/usr/local")]
+        prefix: PathBuf,
+        /// A folder that stands for `/`, to make packages from
+        #[arg(long)]
+        destdir: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The causes on one line, and no backtrace, whatever RUST_BACKTRACE says: it is for the tests.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Setup { dry_run } => {
+            setup::setup(Scope::Everything, if dry_run { Mode::DryRun } else { Mode::Loud })
+        }
+        Command::Build => {
+            setup::setup(Scope::Build, Mode::Quiet)?;
+            println!("{}", workspace::build_weir()?.display());
+            Ok(())
+        }
+        Command::Test(options) => test::test(&options),
+        Command::Demo { keep, args } => {
+            let keep = keep.then(|| "--keep".to_owned());
+            lab::become_program("demo", &keep.into_iter().chain(args).collect::<Vec<_>>())
+        }
+        Command::Bench { args } => lab::become_program("bench", &args),
+        Command::Licences => {
+            setup::setup(Scope::Build, Mode::Quiet)?;
+            let faults = licences::faults()?;
+            if !faults.is_empty() {
+                bail!("{}", faults.join("\n"));
+            }
+            println!("every licence is allowed");
+            Ok(())
+        }
+        Command::Release => dist::release(),
+        Command::Install { prefix, destdir } => dist::install(&prefix, destdir.as_deref()),
+    }
+}

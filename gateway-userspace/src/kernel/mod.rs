@@ -1,104 +1,303 @@
 //! The one module that touches BPF maps, programs and links.
+//!
+//! [`Dataplane`] is Weir's half in the kernel as one value: whoever has it holds the lock on its bpffs folder. What is
+//! pinned there outlives it.
 
+mod apply;
+mod attach;
+mod bans;
+mod counters;
+mod object;
+mod pins;
+mod state;
+mod sys;
+mod testrun;
 mod types;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    path::{Path, PathBuf},
+};
 
+use gateway_core::{
+    image::{ABI, Control},
+    line::WORDS,
+};
 use ipnet::IpNet;
+use nix::fcntl::Flock;
 
-pub use self::types::*;
-use crate::policy::model::{Policy, Source};
+pub use self::{testrun::TestProgram, types::*};
+use self::{
+    bans::BanTable,
+    object::{Constants, MAPS},
+    pins::io_error,
+    state::State,
+    sys::Map,
+};
+use crate::policy::model::Source;
 
 /// The effective content of every list, by name: policy, files and live changes together.
 pub type ListContents = BTreeMap<String, Vec<IpNet>>;
 
 /// Weir's half in the kernel: pinned maps, programs and links under one bpffs directory, and the lock on it.
 #[derive(Debug)]
-pub struct Dataplane {}
+pub struct Dataplane {
+    dir: PathBuf,
+    set: PathBuf,
+    maps: BTreeMap<&'static str, Map>,
+    constants: Constants,
+    state: State,
+    cpus: usize,
+    bans: BanTable,
+    /// What each half of the large arrays holds, so that only changes are written; unknown after opening.
+    written: apply::Written,
+    /// Whether the maps carry a policy.
+    ready: bool,
+    _lock: Flock<File>,
+}
 
 impl Dataplane {
     /// Takes the lock on `bpffs` (created if absent), opens what is pinned there or creates it. Nothing is attached
     /// or changed for packets yet. Slow only when it creates (some 50 ms).
     pub fn open(bpffs: &Path, source: &Source) -> Result<(Self, Opened), KernelError> {
-        let _ = (bpffs, source);
-        Err(KernelError::Other("not built yet".into()))
+        pins::ensure(bpffs, true)?;
+        let lock = pins::lock(bpffs)?;
+        let sets = pins::sets(bpffs)?;
+        let lines = lines_of(source);
+        let mut lost = None;
+        if let Some((_, set)) = sets.last() {
+            match usable(set, Some(lines)) {
+                Ok(()) => return Ok((Self::assemble(bpffs, set.clone(), lock)?, Opened::Reused)),
+                Err(why) => lost = Some(why),
+            }
+        }
+        let number = sets.last().map_or(1, |(number, _)| number + 1);
+        let set = bpffs.join(format!("set-{number}"));
+        std::fs::create_dir(&set).map_err(|source| io_error(format!("cannot create {}", set.display()), source))?;
+        let made = Self::make(&set, lines).and_then(|()| Self::assemble(bpffs, set.clone(), lock));
+        if made.is_err() {
+            // A half-made set would be found, and refused, by every start to come.
+            let _ = pins::remove(&set);
+        }
+        let opened = lost.map_or(Opened::Fresh, |why| {
+            Opened::Replaced(format!("{why}; buckets start full, and counters start from zero"))
+        });
+        Ok((made?, opened))
     }
 
     /// Opens what is pinned, for commands that work without a controller; fails with `NotPinned` when there is nothing.
     pub fn open_pinned(bpffs: &Path) -> Result<Self, KernelError> {
-        let _ = bpffs;
-        Err(KernelError::Other("not built yet".into()))
+        pins::ensure(bpffs, false)?;
+        let lock = pins::lock(bpffs)?;
+        let sets = pins::sets(bpffs)?;
+        let Some((_, set)) = sets.last() else { return Err(KernelError::NotPinned { dir: bpffs.to_owned() }) };
+        usable(set, None).map_err(KernelError::Other)?;
+        Self::assemble(bpffs, set.clone(), lock)
     }
 
-    /// Compiles `policy` and puts it in force for every attached interface in one switch. On any error what was in
-    /// force stays in force. Call it before the first [`Self::attach`].
-    /// `text` is the policy file's text; it is kept beside the maps, so that levers work without a controller.
-    pub fn apply(&mut self, policy: &Policy, text: &str, lists: &ListContents, levers: &[Lever]) -> Result<Applied, KernelError> {
-        let _ = (policy, text, lists, levers);
-        Err(KernelError::Other("not built yet".into()))
+    /// Makes the maps of a new set.
+    fn make(set: &Path, lines: u32) -> Result<(), KernelError> {
+        let constants = Constants { key: [0; 4], lines, interface: 0, test_clock: false };
+        drop(object::prepare(set, &constants)?);
+        trim();
+        let control = Map::open(&pins::map(set, "CONTROL"))
+            .map_err(|source| io_error("cannot open the map CONTROL".into(), source))?;
+        let failed = |source| io_error("cannot write the map CONTROL".into(), source);
+        for at in 0..4 {
+            let word = random().map_err(|source| io_error("cannot draw a hash key".into(), source))?;
+            control.set(&(Control::Key as u32 + at), &word).map_err(failed)?;
+        }
+        control.set(&(Control::Abi as u32), &ABI).map_err(failed)
     }
 
-    /// Changes the levers only; the policy, the lists and the state of every bucket stay.
-    pub fn set_levers(&mut self, levers: &[Lever]) -> Result<(), KernelError> {
-        let _ = levers;
-        Err(KernelError::Other("not built yet".into()))
+    fn assemble(dir: &Path, set: PathBuf, lock: Flock<File>) -> Result<Self, KernelError> {
+        let mut maps = BTreeMap::new();
+        for name in MAPS {
+            let map = Map::open(&pins::map(&set, name))
+                .map_err(|source| io_error(format!("cannot open the map {name}"), source))?;
+            maps.insert(*name, map);
+        }
+        let cpus = sys::possible_cpus().map_err(|source| io_error("cannot count the CPUs".into(), source))?;
+        let state = State::read(&set)?.unwrap_or_else(|| {
+            let mut fresh = State::default();
+            fresh.registry.reindex();
+            fresh
+        });
+        let mut dataplane = Self {
+            dir: dir.to_owned(),
+            constants: Constants { key: [0; 4], lines: maps["SOURCES"].entries, interface: 0, test_clock: false },
+            set,
+            maps,
+            state,
+            cpus,
+            bans: BanTable::default(),
+            written: apply::Written::default(),
+            ready: false,
+            _lock: lock,
+        };
+        for at in 0..4 {
+            dataplane.constants.key[at as usize] = dataplane.control_at(Control::Key as u32 + at)?;
+        }
+        dataplane.ready = dataplane.control(Control::Ready)? != 0;
+        dataplane.bans = dataplane.read_bans()?;
+        Ok(dataplane)
+    }
+
+    fn map(&self, name: &'static str) -> &Map {
+        &self.maps[name]
+    }
+
+    fn control(&self, word: Control) -> Result<u64, KernelError> {
+        self.control_at(word as u32)
+    }
+
+    fn control_at(&self, at: u32) -> Result<u64, KernelError> {
+        let read = self.map("CONTROL").get(&at);
+        Ok(read.map_err(|source| io_error("cannot read the map CONTROL".into(), source))?.unwrap_or(0))
+    }
+
+    fn set_control(&self, word: Control, value: u64) -> Result<(), KernelError> {
+        let written = self.map("CONTROL").set(&(word as u32), &value);
+        written.map_err(|source| io_error("cannot write the map CONTROL".into(), source))
     }
 
     /// The levers in force (expired ones left out).
     pub fn levers(&self) -> Result<Vec<Lever>, KernelError> {
-        Err(KernelError::Other("not built yet".into()))
+        let now = Self::now_ns();
+        let running = |lever: &&Lever| match lever {
+            Lever::Bypass { until_ns, .. } | Lever::Scale { until_ns, .. } => *until_ns > now,
+        };
+        Ok(self.state.levers.iter().filter(running).cloned().collect())
     }
 
     /// The text of the policy in force, if there is one.
     pub fn policy_text(&self) -> Result<Option<String>, KernelError> {
-        Err(KernelError::Other("not built yet".into()))
+        Ok(self.state.text.clone())
     }
 
     /// Attaches to an interface and pins the link; takes over (replacing the program atomically) a link pinned before.
     pub fn attach(&mut self, interface: &str, mode: XdpModeChoice) -> Result<Attachment, KernelError> {
-        let _ = (interface, mode);
-        Err(KernelError::Other("not built yet".into()))
+        if !self.ready {
+            return Err(KernelError::Other("no policy is in force yet; apply one before attaching".into()));
+        }
+        let number = self.interface_number(interface)?;
+        let constants = Constants { interface: number, ..self.constants };
+        let attachment = attach::attach(&self.dir, &self.set, &constants, interface, mode);
+        trim();
+        let attachment = attachment?;
+        self.retire_old_sets()?;
+        Ok(attachment)
+    }
+
+    /// The number under which an interface is counted, with pages for every series.
+    fn interface_number(&mut self, interface: &str) -> Result<u32, KernelError> {
+        let interfaces = &mut self.state.registry.interfaces;
+        let at = match interfaces.iter().position(|name| name == interface) {
+            Some(at) => at,
+            None if interfaces.len() < gateway_core::image::INTERFACES as usize => {
+                interfaces.push(interface.to_owned());
+                interfaces.len() - 1
+            }
+            None => {
+                return Err(KernelError::TooLarge {
+                    what: format!("more than {} interfaces", gateway_core::image::INTERFACES),
+                });
+            }
+        };
+        self.state.write(&self.set)?;
+        self.make_pages()?;
+        Ok(at as u32)
+    }
+
+    /// Removes sets that this one has replaced, once no link needs them.
+    fn retire_old_sets(&self) -> Result<(), KernelError> {
+        for (_, set) in pins::sets(&self.dir)? {
+            if set != self.set {
+                pins::remove(&set)?;
+            }
+        }
+        Ok(())
     }
 
     /// Every pinned attachment.
     pub fn attachments(&self) -> Result<Vec<Attachment>, KernelError> {
-        Err(KernelError::Other("not built yet".into()))
+        attach::list(&self.dir)
     }
 
     /// Takes enforcement off one interface; true if it was attached. With the last one the shared maps go too.
     pub fn detach(&mut self, interface: &str) -> Result<bool, KernelError> {
-        let _ = interface;
-        Err(KernelError::Other("not built yet".into()))
-    }
-
-    /// The packet counters.
-    pub fn counters(&self) -> Result<Vec<Counter>, KernelError> {
-        Err(KernelError::Other("not built yet".into()))
-    }
-
-    /// What was lost or overflowed.
-    pub fn losses(&self) -> Result<Losses, KernelError> {
-        Err(KernelError::Other("not built yet".into()))
-    }
-
-    /// How full the source table is (reads the whole table: 10 ms for a million slots; cache it).
-    pub fn source_slots(&self) -> Result<SourceSlots, KernelError> {
-        Err(KernelError::Other("not built yet".into()))
-    }
-
-    /// Writes and deletes ban entries in the kernel.
-    pub fn change_bans(&mut self, set: &[BanEntry], delete: &[(IpNet, Option<String>)]) -> Result<(), KernelError> {
-        let _ = (set, delete);
-        Err(KernelError::Other("not built yet".into()))
-    }
-
-    /// Every ban entry in the kernel (effective expiries).
-    pub fn bans(&self) -> Result<Vec<BanEntry>, KernelError> {
-        Err(KernelError::Other("not built yet".into()))
+        let found = attach::detach(&self.dir, interface)?;
+        if found && self.attachments()?.is_empty() {
+            for (_, set) in pins::sets(&self.dir)? {
+                pins::remove(&set)?;
+            }
+            pins::remove(&pins::links(&self.dir))?;
+            // Only if nobody put anything else there.
+            let _ = std::fs::remove_dir(&self.dir);
+        }
+        Ok(found)
     }
 
     /// The kernel's monotonic clock, in nanoseconds: the clock of every `until_ns`.
     pub fn now_ns() -> u64 {
-        0
+        use nix::time::{ClockId, clock_gettime};
+        clock_gettime(ClockId::CLOCK_MONOTONIC)
+            .map_or(0, |now| now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+    }
+}
+
+/// How many lines a source table of so many slots has. Seven of a line's eight words are slots.
+fn lines_of(source: &Source) -> u32 {
+    source.max_tracked.div_ceil(WORDS as u32 - 1).max(1)
+}
+
+/// Whether a pinned set can be taken over; if not, why.
+fn usable(set: &Path, lines: Option<u32>) -> Result<(), String> {
+    let open = |name: &str| {
+        Map::open(&pins::map(set, name)).map_err(|error| format!("the pinned map {name} cannot be opened ({error})"))
+    };
+    let control = open("CONTROL")?;
+    let abi: Option<u64> =
+        control.get(&(Control::Abi as u32)).map_err(|error| format!("the pinned map CONTROL cannot be read ({error})"))?;
+    if abi != Some(ABI) {
+        return Err(format!("the pinned maps are of another version of weir (ABI {}, not {ABI})", abi.unwrap_or(0)));
+    }
+    let shapes = counters::expected_values();
+    for name in MAPS {
+        let map = open(name)?;
+        let expected = shapes.iter().find(|(of, _)| of == name).map_or(map.value, |(_, value)| *value);
+        if map.value != expected {
+            return Err(format!("the pinned map {name} has values of {} bytes, not {expected}", map.value));
+        }
+    }
+    if let Some(lines) = lines {
+        let found = open("SOURCES")?.entries;
+        if found != lines {
+            return Err(format!(
+                "source.max_tracked changed from about {} to about {} slots",
+                u64::from(found) * 7,
+                u64::from(lines) * 7
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Eight random bytes from the kernel.
+fn random() -> std::io::Result<u64> {
+    use std::io::Read as _;
+    let mut bytes = [0; 8];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// Gives memory that aya needed for loading back to the system: it reads the kernel's type information (some 20 MB)
+/// even where it is not used.
+fn trim() {
+    // SAFETY: takes a number; touches only the allocator's own free memory.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
     }
 }

@@ -1,0 +1,233 @@
+//! What a bucket charges and how deep it is, in units of time chosen for it.
+//!
+//! A bucket's state is the time at which it will be full again. Its unit is a power of two of a nanosecond, so that the
+//! kernel's clock becomes the bucket's by a shift, and as fine as the bucket's depth allows, so that charges are whole
+//! numbers of units:
+//!
+//! * packets and connections: one charge is at least [`MIN_CHARGE`] units, so rounding it moves the rate by at most
+//!   1/2048 (0.05 %). A depth is `burst` charges exactly: a full bucket admits exactly `burst` back to back.
+//! * bytes: one byte is a whole number of units (at least [`MIN_CHARGE`]) where the depth allows it, and then `burst` is
+//!   exact as well. A cell of the source table has [`cell::TIME_BITS`] bits, so bursts above some 8 MB charge fractions
+//!   of units a byte, cut off a packet: at most one unit in the at least [`MIN_CHARGE`] of the smallest packet (34
+//!   bytes), 0.1 % in the worst case and 0.002 % at 1,500 bytes. Shared cells are wider and always exact.
+//!
+//! # Why nothing overflows
+//!
+//! `cost` fits 32 bits and an amount is at most 2²⁴ bytes (the kernel's frames end far below), so a charge before its
+//! shift is below 2⁵⁶. A depth is at most [`TAGGED_DEPTH`] = 2³⁴ in a tagged cell of 36 bits and [`SHARED_DEPTH`] = 2⁵⁷
+//! in a shared cell of 62 bits; the slack behind it adds at most an eighth of the cell's range. So depth, slack and one
+//! charge stay below half of the cell's range, and "ahead of now" is never ambiguous. Times themselves wrap by
+//! design: all arithmetic on them is modulo the cell's range ([`super::cell`] says how stale times are told apart).
+
+use super::cell;
+
+/// Finest unit of the source table: 2⁻¹¹ nanoseconds.
+pub const FINEST: u32 = 11;
+/// Finest unit of a shared cell: 2⁻¹⁶ nanoseconds.
+pub const SHARED_FINEST: u32 = 16;
+/// Coarsest unit: 2¹⁹ nanoseconds, half a millisecond (one a second charges 1,907 of them).
+pub const COARSEST: u32 = 19;
+/// The least charge for the smallest thing that a bucket can charge for.
+pub const MIN_CHARGE: u64 = 1024;
+/// No finer than this: 0.5 ppm is enough.
+const FINE_CHARGE: u64 = 1 << 20;
+/// The smallest IP packet in bytes: Ethernet and IPv4 headers.
+pub const SMALLEST: u64 = 34;
+/// Fractional bits of a cost a byte, where it has any.
+pub const FRACTION: u32 = 20;
+/// Deepest bucket in the source table, in units.
+pub const TAGGED_DEPTH: u64 = 1 << 34;
+/// Deepest shared bucket, in units.
+pub const SHARED_DEPTH: u64 = 1 << 57;
+/// How far a clock may run behind another one's (a preempted virtual CPU): one second.
+pub const SLACK_NS: u64 = 1 << 30;
+
+/// Nanoseconds in a second.
+const SECOND: u64 = 1_000_000_000;
+
+/// What a bucket counts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// Packets.
+    Packets = 0,
+    /// Bytes.
+    Bytes = 1,
+    /// New connections.
+    Connections = 2,
+}
+
+/// Which table a bucket lives in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Home {
+    /// The source table: tagged cells, one a source.
+    Tagged,
+    /// One shared cell.
+    Shared,
+}
+
+/// A bucket as the packet path uses it. All zero: no bucket.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct Spec {
+    /// The bucket's number, part of its cells' tags and the index of its shared cell; 0: there is no bucket.
+    pub id: u32,
+    /// Units charged for one packet, byte or connection, shifted left by `fraction`.
+    pub cost: u32,
+    /// The clock is shifted left by this…
+    pub left: u8,
+    /// …and right by this to become the bucket's.
+    pub right: u8,
+    /// Fractional bits of `cost`.
+    pub fraction: u8,
+    /// [`FINEST`] − `left` + `right`: names the unit in tagged cells, 0 to 30.
+    pub exponent: u8,
+    /// Which of the bucket's recent specs this is, 0 to 3; cells carry it, so that a changed rate can convert debts.
+    pub version: u8,
+    /// Not used.
+    pub reserved: [u8; 3],
+    /// Units that a full bucket holds.
+    pub depth: u64,
+    /// A time up to this far ahead of now is a debt: depth and slack.
+    pub window: u64,
+}
+
+/// A rate or a burst that no unit fits.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Unfit;
+
+impl core::fmt::Display for Unfit {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        formatter.write_str("no unit of time fits this rate and burst")
+    }
+}
+
+impl Spec {
+    /// Chooses a unit and fills in everything but `id` and `version`.
+    ///
+    /// # Errors
+    /// [`Unfit`] outside the bounds of `docs/policy.md`, or where the burst is too deep for a cell.
+    pub fn new(kind: Kind, home: Home, rate: u64, burst: u64) -> Result<Self, Unfit> {
+        if rate == 0 || burst == 0 {
+            return Err(Unfit);
+        }
+        let (finest, deepest) = match home {
+            Home::Tagged => (FINEST, TAGGED_DEPTH),
+            Home::Shared => (SHARED_FINEST, SHARED_DEPTH),
+        };
+        // From the finest unit on: the first in which the depth fits. `scale` = units in a second.
+        let mut coarse = None;
+        for shift in -(finest.cast_signed())..=COARSEST.cast_signed() {
+            let scale = if shift < 0 {
+                u128::from(SECOND) << -shift
+            } else {
+                u128::from(SECOND)
+            };
+            let divisor = if shift < 0 {
+                u128::from(rate)
+            } else {
+                u128::from(rate) << shift
+            };
+            let whole = (scale + divisor / 2) / divisor;
+            let fits = whole * u128::from(burst) <= u128::from(deepest);
+            if fits && whole >= u128::from(MIN_CHARGE) {
+                if whole < 2 * u128::from(FINE_CHARGE) {
+                    return Ok(Self::of(
+                        shift,
+                        finest,
+                        whole as u64,
+                        0,
+                        whole as u64 * burst,
+                        home,
+                    ));
+                }
+                continue;
+            }
+            // No whole number of units a byte is fine enough and fits: fractions of units.
+            if matches!(kind, Kind::Bytes) && coarse.is_none() {
+                let fine = ((scale << FRACTION) + divisor / 2) / divisor;
+                let depth = (fine * u128::from(burst)).div_ceil(1 << FRACTION);
+                if depth <= u128::from(deepest)
+                    && fine <= u128::from(u32::MAX)
+                    && (fine * u128::from(SMALLEST)) >> FRACTION >= u128::from(MIN_CHARGE)
+                {
+                    coarse = Some(Self::of(shift, finest, fine as u64, FRACTION, depth as u64, home));
+                }
+            }
+        }
+        coarse.ok_or(Unfit)
+    }
+
+    fn of(shift: i32, finest: u32, cost: u64, fraction: u32, depth: u64, home: Home) -> Self {
+        let (left, right) = if shift < 0 {
+            (-shift as u8, 0)
+        } else {
+            (0, shift as u8)
+        };
+        let slack = (SLACK_NS << left) >> right;
+        let range = match home {
+            Home::Tagged => cell::TIME_MASK,
+            Home::Shared => cell::SHARED_MASK,
+        };
+        Self {
+            id: 0,
+            cost: cost as u32,
+            left,
+            right,
+            fraction: fraction as u8,
+            exponent: (finest.cast_signed() + shift) as u8,
+            version: 0,
+            reserved: [0; 3],
+            depth,
+            window: depth + slack.min(range / 8),
+        }
+    }
+
+    /// Whether there is a bucket.
+    #[inline(always)]
+    pub const fn exists(&self) -> bool {
+        self.id != 0
+    }
+
+    /// The kernel's clock in the bucket's units.
+    #[inline(always)]
+    pub const fn clock(&self, now_ns: u64) -> u64 {
+        (now_ns << self.left) >> self.right
+    }
+
+    /// What `amount` packets, bytes or connections cost.
+    #[inline(always)]
+    pub const fn charge(&self, amount: u32) -> u64 {
+        (self.cost as u64 * amount as u64) >> self.fraction
+    }
+
+    /// A debt of an older spec of the same bucket, in this spec's units: the same debt in tokens, at most the depth.
+    ///
+    /// Costs with a fraction lose half of its bits first, so that debt (below 2³⁶ or 2⁵⁸) times cost stays in 64 bits;
+    /// what that rounds is below one part in 2¹⁴ of a debt that is itself about to be repaid.
+    #[inline(always)]
+    pub fn convert(&self, debt: u64, from: &Self) -> u64 {
+        let (mut new, mut old) = (u64::from(self.cost), u64::from(from.cost));
+        if self.fraction != from.fraction {
+            new <<= FRACTION - u32::from(self.fraction);
+            old <<= FRACTION - u32::from(from.fraction);
+        }
+        // Bring both below 2²⁰ together; their ratio is what counts.
+        let excess = (44 - (new | old).leading_zeros().min(44)) & 63;
+        new >>= excess;
+        old >>= excess;
+        let (new, old) = (new.max(1), old.max(1));
+        let converted = (debt >> 16) * new / old;
+        let converted = if debt >> 40 == 0 {
+            debt * new / old
+        } else if converted >> 42 == 0 {
+            converted << 16
+        } else {
+            u64::MAX
+        };
+        if converted > self.depth {
+            self.depth
+        } else {
+            converted
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! What userspace compiles a policy into and the packet path reads: the types and sizes that both halves share.
+//!
+//! Tables that belong to a policy exist twice, in the halves of fixed arrays ([`half`]) or as inner maps; a *generation* says
+//! which half and which inner maps are in force, and the number of the generation in force is one word
+//! ([`Control::Active`]). A packet reads that word once.
+
+use crate::{bucket::spec::Spec, line::Block, packet::Address, verdict::Reason};
+
+/// Services and classes that a policy may have together, the default among them.
+pub const SUBJECTS: u32 = 16_384;
+/// Buckets and blocks together; number 0 is none.
+pub const BUCKETS: u32 = 65_536;
+/// Cells of the table that finds the service by port classes.
+pub const PORT_CELLS: u32 = 524_288;
+/// Prefixes of services' addresses.
+pub const ADDRESS_GROUPS: u32 = 32_768;
+/// How deep addresses may nest.
+pub const NESTING: usize = 8;
+/// Flattened protect rules.
+pub const PROTECT_RULES: u32 = 64;
+/// Classes of one service.
+pub const CLASSES: u32 = 16;
+/// Interfaces.
+pub const INTERFACES: u32 = 16;
+/// Series in one counter page.
+pub const PAGE_SERIES: u32 = 4096;
+/// Counter pages of an interface.
+pub const PAGES: u32 = 64;
+/// Slots of the maps in maps: the one in force, the one before, and those being filled.
+pub const SLOTS: u32 = 4;
+/// Changes whenever a type or a table here changes its meaning; pinned state of another number is not reused.
+pub const ABI: u64 = 1;
+
+/// The words of the control table.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u32)]
+pub enum Control {
+    /// The generation in force, 0 or 1.
+    Active = 0,
+    /// Which ban tables have entries: bits of [`bans`].
+    Bans = 1,
+    /// The clock of tests and replays, in nanoseconds; used only by programs loaded for it.
+    TestClock = 2,
+    /// [`ABI`].
+    Abi = 3,
+    /// Not zero once a policy is in force.
+    Ready = 4,
+    /// First of the four words that the hash key of the source table was drawn from.
+    Key = 8,
+}
+
+/// Words of the control table.
+pub const CONTROLS: u32 = 16;
+
+/// Bits of [`Control::Bans`].
+pub mod bans {
+    /// IPv4 bans for all services.
+    pub const V4: u64 = 1;
+    /// IPv6 bans for all services.
+    pub const V6: u64 = 2;
+    /// IPv4 bans for one service.
+    pub const SERVICE_V4: u64 = 4;
+    /// IPv6 bans for one service.
+    pub const SERVICE_V6: u64 = 8;
+}
+
+/// What a generation is and uses.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct Generation {
+    /// Bits of [`flags`].
+    pub flags: u32,
+    /// Columns of the port table: 1 and the number of source port classes.
+    pub source_port_classes: u32,
+    /// Slot of the list tries.
+    pub lists_slot: u32,
+    /// Slot of the destination tries and the address group table.
+    pub destinations_slot: u32,
+    /// Mask of an IPv4 source, in memory order.
+    pub source_v4: u32,
+    /// Services and classes in use (userspace's).
+    pub subjects: u32,
+    /// Mask of an IPv6 source.
+    pub source_v6: Address,
+    /// Until when the bypass lever is pulled for the whole node, on the kernel's clock.
+    pub bypass_until_ns: u64,
+}
+
+/// Bits of [`Generation::flags`].
+pub mod flags {
+    /// The whole node only watches.
+    pub const MONITOR: u32 = 1;
+    /// There are list prefixes or protect rules.
+    pub const LISTS: u32 = 1 << 1;
+    /// Destinations are looked up (service addresses or scope).
+    pub const DESTINATIONS: u32 = 1 << 2;
+    /// Some service names addresses.
+    pub const ADDRESS_GROUPS: u32 = 1 << 3;
+    /// Some service names source ports.
+    pub const SOURCE_PORTS: u32 = 1 << 4;
+    /// Only certain VLANs are looked at.
+    pub const SCOPE_VLANS: u32 = 1 << 5;
+    /// Only certain destinations are looked at.
+    pub const SCOPE_ADDRESSES: u32 = 1 << 6;
+    /// Traffic to no service is dropped.
+    pub const DEFAULT_DROP: u32 = 1 << 7;
+    /// Packets that answer a socket of this host pass.
+    pub const REPLIES: u32 = 1 << 8;
+    /// What a network needs to work passes.
+    pub const ESSENTIAL: u32 = 1 << 9;
+    /// The bypass lever passes bans and drop lists too.
+    pub const BYPASS_ALL: u32 = 1 << 10;
+    /// Some service limits something.
+    pub const LIMITS: u32 = 1 << 11;
+}
+
+/// Tiers of buckets, in the order of judgement.
+pub const TIERS: usize = 4;
+/// Kinds of buckets in a tier.
+pub const KINDS: usize = 3;
+/// Series numbers of a subject: one a reason.
+pub const SERIES: usize = 28;
+
+/// A service, or a class of one, as the packet path sees it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct Subject {
+    /// Until when this entry holds; then `after` does. [`u64::MAX`]: for good.
+    pub until_ns: u64,
+    /// Until when the bypass lever is pulled for it.
+    pub bypass_until_ns: u64,
+    /// Lists whose members alone may reach the service; 0: everybody.
+    pub only: u64,
+    /// A class's lists.
+    pub lists: u64,
+    /// The entry that holds after `until_ns`.
+    pub after: u32,
+    /// The number of the service, which bans carry: the entry of the service itself.
+    pub service: u32,
+    /// First of the service's classes, which lie one after the other.
+    pub first_class: u32,
+    /// How many there are.
+    pub classes: u32,
+    /// Bits of [`subject_flags`].
+    pub flags: u32,
+    /// Sources whose share number is not below this are only watched; [`u32::MAX`]: none is.
+    pub enforce_share: u32,
+    /// Mask of an IPv4 source's network.
+    pub network_v4: u32,
+    /// Not used.
+    pub reserved: u32,
+    /// Mask of an IPv6 source's network.
+    pub network_v6: Address,
+    /// The block.
+    pub block: Block,
+    /// The buckets, by tier and kind.
+    pub buckets: [[Spec; KINDS]; TIERS],
+    /// The series of each reason: 0 is none; reasons that drop have two in a row, `drop` and `would_drop`.
+    pub series: [u32; SERIES],
+}
+
+/// Bits of [`Subject::flags`].
+pub mod subject_flags {
+    /// It only watches.
+    pub const MONITOR: u32 = 1;
+    /// A tier has buckets: this bit shifted left by the tier's number.
+    pub const TIER: u32 = 1 << 1;
+    /// It has a block.
+    pub const BLOCK: u32 = 1 << 5;
+    /// It has classes.
+    pub const CLASSES: u32 = 1 << 6;
+    /// It is the default: no service.
+    pub const DEFAULT: u32 = 1 << 7;
+}
+
+/// What the list tries say about a source: of the longest prefix that covers it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct ListEntry {
+    /// Lists that cover it, by number; low word first (tries align values to four bytes).
+    pub lists: [u32; 2],
+    /// Protect rules whose sources cover it.
+    pub protect: [u32; 2],
+    /// Bits of [`list_flags`].
+    pub flags: u32,
+}
+
+impl ListEntry {
+    /// The lists as one number.
+    #[inline(always)]
+    pub const fn mask(&self) -> u64 {
+        self.lists[0] as u64 | (self.lists[1] as u64) << 32
+    }
+
+    /// The protect rules as one number.
+    #[inline(always)]
+    pub const fn rules(&self) -> u64 {
+        self.protect[0] as u64 | (self.protect[1] as u64) << 32
+    }
+}
+
+/// Bits of [`ListEntry::flags`].
+pub mod list_flags {
+    /// The longest list with an action that covers it drops.
+    pub const DROP: u32 = 1;
+    /// It trusts.
+    pub const TRUST: u32 = 2;
+    /// A proxy list covers it.
+    pub const PROXY: u32 = 4;
+}
+
+/// What the destination tries say.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct DestinationEntry {
+    /// The group of services with the longest address prefix; 0: none.
+    pub group: u32,
+    /// 1 if it lies in the policy's scope.
+    pub scope: u32,
+}
+
+/// A group of services that name the same address prefix.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct AddressGroup {
+    /// The group of the next shorter prefix; 0: none, then services without addresses come.
+    pub parent: u32,
+    /// Bits: 1 some service names ports and source ports, 2 ports only, 4 source ports only, 8 neither.
+    pub shapes: u32,
+}
+
+/// A protect rule.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct ProtectRule {
+    /// First port.
+    pub first: u16,
+    /// Last port.
+    pub last: u16,
+    /// 0 any, 1 TCP, 2 UDP, 3 ICMP.
+    pub protocol: u8,
+    /// 1 if it names ports.
+    pub ports: u8,
+    /// Not used.
+    pub reserved: u16,
+}
+
+/// The number of an entry in the half of a table that belongs to a generation.
+#[inline(always)]
+pub const fn half(generation: u32, size: u32, at: u32) -> u32 {
+    (generation & 1) * size + at
+}
+
+const _: () = assert!(Reason::COUNT <= SERIES);
+const _: () = assert!(size_of::<Spec>() == 32);

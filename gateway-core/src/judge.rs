@@ -1,0 +1,600 @@
+//! The decision function: one packet, one verdict, one reason.
+//!
+//! The order of judgement is the design's: malformed → out of scope → protect → ban → list → (bypass) → block → per
+//! source → per network → class total → total → pass; and without a service: essential → reply → default. A bucket that
+//! admits is charged at once; the one that refuses, and those after it, are not. Under `monitor` everything happens
+//! exactly so, except that the packet passes and no block starts.
+
+use crate::{
+    bucket::{cell, gcra, spec::Spec},
+    classify::{self, Uses, classify},
+    frame::Frame,
+    hash::{self, Domain, Key},
+    image::{
+        DestinationEntry, Generation, KINDS, ListEntry, ProtectRule, Subject, flags, list_flags,
+        subject_flags,
+    },
+    line::{self, Block, Charge, Line, Strike, TRIES, Versions},
+    packet::{Address, Fragment, Malformed, Network, Packet, UNTAGGED},
+    parse::parse,
+    verdict::{Reason, Verdict},
+    wire::{ethernet, icmp, ipv4, ipv6},
+};
+
+/// One shared cell.
+pub trait Shared {
+    /// Reads it.
+    fn get(&self) -> u64;
+    /// Replaces it if it is `old`; whether it did.
+    fn swap(&self, old: u64, new: u64) -> bool;
+}
+
+/// Where tables, time and keys come from. One value of it serves one packet and one generation.
+pub trait Environment: classify::Tables + Versions {
+    /// A line of the source table.
+    type Line: Line;
+    /// A shared cell.
+    type Shared: Shared;
+
+    /// The generation in force.
+    fn generation(&self) -> &Generation;
+    /// Nanoseconds that never run backwards by more than a second between CPUs.
+    fn now_ns(&self) -> u64;
+    /// The hash key of the source table.
+    fn key(&self) -> &Key;
+    /// The line of a hash.
+    fn line(&self, hash: u64) -> Option<Self::Line>;
+    /// The shared cell of a bucket.
+    fn shared(&self, id: u32) -> Option<Self::Shared>;
+    /// A service or class.
+    fn subject(&self, number: u32) -> Option<&Subject>;
+    /// What the lists say of a source; the default where none covers it.
+    fn lists(&self, v6: bool, source: &Address) -> ListEntry;
+    /// What services and scope say of a destination; the default where none covers it.
+    fn destination(&self, v6: bool, destination: &Address) -> DestinationEntry;
+    /// Whether a VLAN is in scope.
+    fn vlan_in_scope(&self, vlan: u16) -> bool;
+    /// A protect rule.
+    fn protect_rule(&self, number: u32) -> Option<ProtectRule>;
+    /// Until when a source is banned, for all services (`service` 0) or for one; 0 if it is not.
+    fn banned_until_ns(&self, v6: bool, source: &Address, service: u32) -> u64;
+    /// Whether a packet answers a socket of this host.
+    fn answers_socket(&self, packet: &Packet) -> bool;
+    /// Counts an event that has no packet counter of its own.
+    fn note(&self, event: Event);
+
+    /// [`line::tidy`]; the kernel half puts these behind functions that its verifier checks one by one.
+    #[inline(always)]
+    fn tidy(&self, line: &Self::Line) {
+        line::tidy(line, self.now_ns());
+    }
+    /// [`line::charge_once`].
+    #[inline(always)]
+    fn charge_once(&self, line: &Self::Line, spec: &Spec, hash: u64, amount: u32) -> Charge
+    where
+        Self: Sized,
+    {
+        line::charge_once(line, self, spec, hash, self.now_ns(), amount)
+    }
+    /// [`line::blocked`].
+    #[inline(always)]
+    fn blocked(&self, line: &Self::Line, block: &Block, hash: u64) -> bool {
+        line::blocked(line, block.id, hash, self.now_ns())
+    }
+    /// [`line::strike_once`].
+    #[inline(always)]
+    fn strike_once(&self, line: &Self::Line, block: &Block, hash: u64) -> Strike {
+        line::strike_once(line, block, hash, self.now_ns())
+    }
+    /// [`shared_once`].
+    #[inline(always)]
+    fn shared_once(&self, cell: &Self::Shared, spec: &Spec, amount: u32) -> Charge
+    where
+        Self: Sized,
+    {
+        shared_once(cell, self, spec, self.now_ns(), amount)
+    }
+    /// [`protected`].
+    #[inline(always)]
+    fn protected(&self, rules: u64, protocol: u8, port: Option<u16>) -> bool
+    where
+        Self: Sized,
+    {
+        protected(|number| self.protect_rule(number), rules, protocol, port)
+    }
+}
+
+/// Events that have counters of their own.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u32)]
+pub enum Event {
+    /// A shared overflow bucket judged a packet.
+    Overflow = 0,
+    /// A packet was refused because its compare-and-swap lost every try.
+    LostRace = 1,
+    /// A packet could not be counted under its series.
+    Uncounted = 2,
+    /// A block started.
+    Blocked = 3,
+}
+
+/// How many kinds of [`Event`] there are.
+pub const EVENTS: u32 = 4;
+
+/// What was decided.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Judgement {
+    /// What happens to the packet.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: Reason,
+    /// The subject that counts it.
+    pub subject: u32,
+}
+
+/// Parses and judges a frame.
+#[inline(always)]
+pub fn judge<E: Environment, F: Frame>(environment: &E, frame: &F) -> Judgement {
+    match parse(frame) {
+        Ok(packet) => judge_packet(environment, &packet),
+        Err(malformed) => judge_malformed(environment, malformed),
+    }
+}
+
+/// The verdict of a reason, under a mode.
+#[inline(always)]
+const fn verdict(reason: Reason, watch: bool) -> Verdict {
+    match (reason.drops(), watch) {
+        (false, _) => Verdict::Pass,
+        (true, false) => Verdict::Drop,
+        (true, true) => Verdict::WouldDrop,
+    }
+}
+
+/// Judges a frame that could not be parsed.
+#[inline(always)]
+pub fn judge_malformed<E: Environment>(environment: &E, _malformed: Malformed) -> Judgement {
+    let generation = environment.generation();
+    let bypassed = generation.bypass_until_ns != 0 && environment.now_ns() < generation.bypass_until_ns;
+    let reason = if bypassed {
+        Reason::Bypass
+    } else {
+        Reason::Malformed
+    };
+    Judgement {
+        verdict: verdict(reason, generation.flags & flags::MONITOR != 0),
+        reason,
+        subject: 0,
+    }
+}
+
+/// Judges a parsed packet.
+#[inline(always)]
+pub fn judge_packet<E: Environment>(environment: &E, packet: &Packet) -> Judgement {
+    let generation = environment.generation();
+    let watched = generation.flags & flags::MONITOR != 0;
+    let v6 = matches!(packet.network, Network::V6);
+    let ip = !matches!(packet.network, Network::Other(_));
+
+    let mut destination = DestinationEntry::default();
+    if generation.flags & flags::DESTINATIONS != 0 && ip {
+        destination = environment.destination(v6, &packet.destination);
+    }
+    if out_of_scope(environment, generation, packet, destination) {
+        return Judgement {
+            verdict: Verdict::Pass,
+            reason: Reason::OutOfScope,
+            subject: 0,
+        };
+    }
+    let uses = Uses {
+        groups: generation.flags & flags::ADDRESS_GROUPS != 0,
+        source_ports: generation.flags & flags::SOURCE_PORTS != 0,
+    };
+    let service = classify(environment, uses, packet, destination);
+
+    let mut entry = ListEntry::default();
+    if generation.flags & flags::LISTS != 0 && ip {
+        entry = environment.lists(v6, &packet.source);
+    }
+    let Some((number, subject)) = resolve(environment, service, entry.mask()) else {
+        // Cannot be: every number that a table gives has an entry. Never unjudged all the same.
+        return Judgement {
+            verdict: verdict(Reason::DefaultDrop, watched),
+            reason: Reason::DefaultDrop,
+            subject: 0,
+        };
+    };
+    let done = |reason: Reason, watch: bool| Judgement {
+        verdict: verdict(reason, watch),
+        reason,
+        subject: number,
+    };
+
+    if entry.rules() != 0 && is_protected(environment, entry.rules(), packet) {
+        return done(Reason::Protect, watched);
+    }
+    let bypassed = bypassed(environment, generation, subject);
+    if !(bypassed && generation.flags & flags::BYPASS_ALL != 0) {
+        if ip && banned(environment, v6, &packet.source, subject.service) {
+            return done(Reason::Ban, watched);
+        }
+        let shut_out = subject.only != 0 && entry.mask() & subject.only == 0;
+        if entry.flags & list_flags::DROP != 0 || shut_out {
+            return done(Reason::List, watched);
+        }
+    }
+    if bypassed {
+        return done(Reason::Bypass, watched);
+    }
+    if subject.flags & subject_flags::DEFAULT != 0 {
+        return done(without_service(environment, generation, packet), watched);
+    }
+    limit(environment, generation, packet, v6, entry.flags, number, subject)
+}
+
+/// Whether a packet is outside what the policy looks at.
+#[inline(always)]
+fn out_of_scope<E: Environment>(
+    environment: &E,
+    generation: &Generation,
+    packet: &Packet,
+    destination: DestinationEntry,
+) -> bool {
+    let vlan_out = generation.flags & flags::SCOPE_VLANS != 0
+        && (packet.vlan == UNTAGGED || !environment.vlan_in_scope(packet.vlan));
+    let address_out = generation.flags & flags::SCOPE_ADDRESSES != 0 && destination.scope == 0;
+    vlan_out || address_out
+}
+
+/// The entry that counts and limits: of the service, or of its first class that matches, in the state that its
+/// lever is in.
+#[inline(always)]
+fn resolve<E: Environment>(environment: &E, service: u32, lists: u64) -> Option<(u32, &Subject)> {
+    let mut number = service;
+    let mut subject = environment.subject(number)?;
+    if subject.flags & subject_flags::CLASSES != 0 && lists != 0 {
+        for at in 0..crate::image::CLASSES {
+            if at >= subject.classes {
+                break;
+            }
+            let class = environment.subject(subject.first_class + at)?;
+            if class.lists & lists != 0 {
+                number = subject.first_class + at;
+                subject = class;
+                break;
+            }
+        }
+    }
+    if subject.until_ns != u64::MAX && environment.now_ns() >= subject.until_ns {
+        subject = environment.subject(subject.after)?;
+    }
+    Some((number, subject))
+}
+
+/// Whether one of the rules named by the bits of `rules` holds: for a protocol (1 TCP, 2 UDP, 3 ICMP, 0 another), and a
+/// destination port if the packet has one.
+#[inline(always)]
+pub fn protected(
+    rule: impl Fn(u32) -> Option<ProtectRule>,
+    rules: u64,
+    protocol: u8,
+    port: Option<u16>,
+) -> bool {
+    for number in 0..crate::image::PROTECT_RULES {
+        if rules >> number & 1 == 0 {
+            continue;
+        }
+        let Some(rule) = rule(number) else { continue };
+        let port_fits = rule.ports == 0 || port.is_some_and(|port| port >= rule.first && port <= rule.last);
+        if (rule.protocol == 0 || rule.protocol == protocol) && port_fits {
+            return true;
+        }
+    }
+    false
+}
+
+/// Whether a packet is management traffic.
+#[inline(always)]
+fn is_protected<E: Environment>(environment: &E, rules: u64, packet: &Packet) -> bool {
+    let (protocol, ported) = match packet.protocol {
+        ipv4::TCP => (1, true),
+        ipv4::UDP => (2, true),
+        ipv4::ICMP | ipv6::ICMPV6 => (3, false),
+        _ => (0, false),
+    };
+    let later = matches!(packet.fragment, Fragment::Later);
+    environment.protected(
+        rules,
+        protocol,
+        (ported && !later).then_some(packet.destination_port),
+    )
+}
+
+/// Whether the bypass lever is pulled, for the node or for the service.
+#[inline(always)]
+fn bypassed<E: Environment>(environment: &E, generation: &Generation, subject: &Subject) -> bool {
+    let until_ns = generation.bypass_until_ns.max(subject.bypass_until_ns);
+    until_ns != 0 && environment.now_ns() < until_ns
+}
+
+/// Whether a source is banned, everywhere or at this service.
+#[inline(always)]
+fn banned<E: Environment>(environment: &E, v6: bool, source: &Address, service: u32) -> bool {
+    let mut until_ns = environment.banned_until_ns(v6, source, 0);
+    if service != 0 {
+        until_ns = until_ns.max(environment.banned_until_ns(v6, source, service));
+    }
+    until_ns != 0 && environment.now_ns() < until_ns
+}
+
+/// Judges what belongs to no service.
+#[inline(always)]
+fn without_service<E: Environment>(environment: &E, generation: &Generation, packet: &Packet) -> Reason {
+    let dropping = generation.flags & flags::DEFAULT_DROP != 0;
+    let essential = essential(packet);
+    if matches!(packet.network, Network::Other(_)) && !dropping {
+        return Reason::Essential;
+    }
+    if essential && generation.flags & flags::ESSENTIAL != 0 {
+        return Reason::Essential;
+    }
+    if !dropping {
+        return Reason::Pass;
+    }
+    if generation.flags & flags::REPLIES != 0
+        && !matches!(packet.network, Network::Other(_))
+        && environment.answers_socket(packet)
+    {
+        return Reason::Reply;
+    }
+    Reason::DefaultDrop
+}
+
+/// Whether a network needs a packet to work: ARP, LACP, LLDP, neighbour discovery and router advertisements, DHCP,
+/// ICMP errors.
+#[inline(always)]
+fn essential(packet: &Packet) -> bool {
+    match packet.network {
+        Network::Other(ethertype) => {
+            matches!(
+                ethertype,
+                ethernet::ARP | ethernet::SLOW_PROTOCOLS | ethernet::LLDP
+            )
+        }
+        _ if matches!(packet.fragment, Fragment::Later) => false,
+        Network::V4 => match packet.protocol {
+            ipv4::ICMP => icmp::is_error_v4(packet.icmp_type),
+            ipv4::UDP => matches!(
+                (packet.source_port, packet.destination_port),
+                (67, 68) | (68 | 67, 67)
+            ),
+            _ => false,
+        },
+        Network::V6 => match packet.protocol {
+            ipv6::ICMPV6 => {
+                icmp::is_error_v6(packet.icmp_type) || icmp::is_neighbour_discovery(packet.icmp_type)
+            }
+            // A client listens on 546, servers and relays on 547; servers may answer from any port (RFC 8415, 7.2).
+            ipv4::UDP => matches!(packet.destination_port, 546 | 547),
+            _ => false,
+        },
+    }
+}
+
+/// Judges a packet to a service by its blocks and buckets.
+#[inline(always)]
+fn limit<E: Environment>(
+    environment: &E,
+    generation: &Generation,
+    packet: &Packet,
+    v6: bool,
+    listed: u32,
+    number: u32,
+    subject: &Subject,
+) -> Judgement {
+    let trusted = listed & list_flags::TRUST != 0;
+    let mut watch = (generation.flags | subject.flags) & flags::MONITOR != 0;
+    let family = if v6 { 6 } else { 4 };
+    let by_source = subject.flags & (subject_flags::TIER | subject_flags::BLOCK) != 0
+        && !trusted
+        && listed & list_flags::PROXY == 0;
+    let mut reason = if trusted { Reason::Trust } else { Reason::Pass };
+
+    'judged: {
+        if by_source || subject.enforce_share != u32::MAX {
+            let source = masked(v6, &packet.source, generation.source_v4, &generation.source_v6);
+            let hash = hash::hash(environment.key(), Domain::Source, family, &source);
+            watch |= subject.enforce_share != u32::MAX && hash::share(hash) >= subject.enforce_share;
+            if by_source {
+                if let Some(refused) = by_own_buckets(environment, packet, subject, hash, watch) {
+                    reason = refused;
+                    break 'judged;
+                }
+            }
+        }
+        if subject.flags & subject_flags::TIER << 1 != 0 && !trusted {
+            let network = masked(v6, &packet.source, subject.network_v4, &subject.network_v6);
+            let hash = hash::hash(environment.key(), Domain::Network, family, &network);
+            if let Some(line) = environment.line(hash) {
+                environment.tidy(&line);
+                for kind in 0..KINDS {
+                    if !charged(
+                        environment,
+                        &line,
+                        &subject.buckets[1][kind],
+                        hash,
+                        amount(packet, kind),
+                    ) {
+                        reason = Reason::of_bucket(1, kind);
+                        break 'judged;
+                    }
+                }
+            }
+        }
+        if subject.flags & (subject_flags::TIER << 2 | subject_flags::TIER << 3) != 0 {
+            for tier in 2..4 {
+                for kind in 0..KINDS {
+                    let spec = &subject.buckets[tier][kind];
+                    let amount = amount(packet, kind);
+                    if spec.exists() && amount != 0 && !admits_shared(environment, spec, amount) {
+                        reason = Reason::of_bucket(tier, kind);
+                        break 'judged;
+                    }
+                }
+            }
+        }
+    }
+    Judgement {
+        verdict: verdict(reason, watch),
+        reason,
+        subject: number,
+    }
+}
+
+/// How much of a kind a packet is: nothing of connections, if it asks for none.
+#[inline(always)]
+const fn amount(packet: &Packet, kind: usize) -> u32 {
+    match kind {
+        0 => 1,
+        1 => packet.length,
+        _ => packet.connection as u32,
+    }
+}
+
+/// An address under the mask of its family.
+#[inline(always)]
+fn masked(v6: bool, address: &Address, v4_mask: u32, v6_mask: &Address) -> Address {
+    if v6 {
+        [
+            address[0] & v6_mask[0],
+            address[1] & v6_mask[1],
+            address[2] & v6_mask[2],
+            address[3] & v6_mask[3],
+        ]
+    } else {
+        [address[0] & v4_mask, 0, 0, 0]
+    }
+}
+
+/// Judges a packet by its source's block and buckets; the reason if they refuse it.
+#[inline(always)]
+fn by_own_buckets<E: Environment>(
+    environment: &E,
+    packet: &Packet,
+    subject: &Subject,
+    hash: u64,
+    watch: bool,
+) -> Option<Reason> {
+    let line = environment.line(hash)?;
+    environment.tidy(&line);
+    let blocking = subject.flags & subject_flags::BLOCK != 0;
+    if blocking && environment.blocked(&line, &subject.block, hash) {
+        return Some(Reason::Block);
+    }
+    for kind in 0..KINDS {
+        if !charged(
+            environment,
+            &line,
+            &subject.buckets[0][kind],
+            hash,
+            amount(packet, kind),
+        ) {
+            if blocking && !watch {
+                strike(environment, &line, &subject.block, hash);
+            }
+            return Some(Reason::of_bucket(0, kind));
+        }
+    }
+    None
+}
+
+/// Charges a bucket of a source or network, or its overflow bucket; whether it admits.
+#[inline(always)]
+fn charged<E: Environment>(environment: &E, line: &E::Line, spec: &Spec, hash: u64, amount: u32) -> bool {
+    if !spec.exists() || amount == 0 {
+        return true;
+    }
+    for _ in 0..TRIES {
+        match environment.charge_once(line, spec, hash, amount) {
+            Charge::Admitted => return true,
+            Charge::Refused => return false,
+            Charge::Full => {
+                environment.note(Event::Overflow);
+                return admits_shared(environment, spec, amount);
+            }
+            Charge::Lost => {}
+        }
+    }
+    environment.note(Event::LostRace);
+    false
+}
+
+/// Counts a drop of a source towards its block. A count that loses every race is lost: it delays a block by a packet.
+#[inline(always)]
+fn strike<E: Environment>(environment: &E, line: &E::Line, block: &Block, hash: u64) {
+    for _ in 0..TRIES {
+        match environment.strike_once(line, block, hash) {
+            Strike::Counted => return,
+            Strike::Started => return environment.note(Event::Blocked),
+            Strike::Lost => {}
+        }
+    }
+}
+
+/// Charges a shared cell; whether it admits. Everybody fights for it, so it is tried twice as often as a source's own.
+#[inline(always)]
+fn admits_shared<E: Environment>(environment: &E, spec: &Spec, amount: u32) -> bool {
+    let Some(cell) = environment.shared(spec.id) else {
+        return false;
+    };
+    for _ in 0..TRIES * 2 {
+        match environment.shared_once(&cell, spec, amount) {
+            Charge::Admitted => return true,
+            Charge::Refused | Charge::Full => return false,
+            Charge::Lost => {}
+        }
+    }
+    environment.note(Event::LostRace);
+    false
+}
+
+/// Tries once to charge a shared cell.
+#[inline(always)]
+pub fn shared_once<S: Shared, V: Versions>(
+    shared: &S,
+    versions: &V,
+    spec: &Spec,
+    now_ns: u64,
+    amount: u32,
+) -> Charge {
+    let now = spec.clock(now_ns);
+    let held = shared.get();
+    let version = (held >> 62) as u8;
+    let debt = if version == spec.version {
+        gcra::debt(held, cell::SHARED_MASK, now, spec.window)
+    } else if let Some(old) = versions.version(spec.id, version) {
+        spec.convert(
+            gcra::debt(held, cell::SHARED_MASK, old.clock(now_ns), old.window),
+            &old,
+        )
+    } else {
+        0
+    };
+    match gcra::admit(debt, cell::SHARED_MASK, now, spec.charge(amount), spec.depth) {
+        None => Charge::Refused,
+        Some(time) if shared.swap(held, u64::from(spec.version) << 62 | time) => Charge::Admitted,
+        Some(_) => Charge::Lost,
+    }
+}
+
+/// The series that counts a judgement, among those of its interface; nothing if its subject has none for the reason.
+#[inline(always)]
+pub fn series<E: Environment>(environment: &E, judgement: Judgement) -> Option<u32> {
+    let subject = environment.subject(judgement.subject)?;
+    let first = *subject.series.get(judgement.reason as usize)?;
+    if first == 0 {
+        return None;
+    }
+    Some(first + u32::from(matches!(judgement.verdict, Verdict::WouldDrop)))
+}

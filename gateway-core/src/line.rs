@@ -1,0 +1,261 @@
+//! A line of the source table: a stamp and seven cells, in one cache line.
+//!
+//! The stamp says in which tick (2²² ns) the line was last tidied; the first packet of a tick to touch a line empties
+//! its stale cells ([`crate::bucket::cell`] says why that is enough). A source's buckets and its block are cells of the line
+//! that its hash names, found by tag; a bucket that is full needs no cell. A cell in debt is never given to somebody else:
+//! a newcomer takes a free one, then a drop count, then a block, and if there is none it is judged by the
+//! overflow bucket.
+
+use crate::bucket::{
+    cell::{self, Use},
+    gcra,
+    spec::Spec,
+};
+
+/// Words in a line: the stamp and the cells.
+pub const WORDS: usize = 8;
+/// How often a lost compare-and-swap is tried again before the packet is refused.
+pub const TRIES: usize = 8;
+/// A tick, as a shift of nanoseconds.
+pub const TICK_SHIFT: u32 = 22;
+
+/// A line, shared by all CPUs. `at` is always below [`WORDS`].
+pub trait Line {
+    /// Reads a word.
+    fn get(&self, at: usize) -> u64;
+    /// Replaces a word if it is `old`; whether it did.
+    fn swap(&self, at: usize, old: u64, new: u64) -> bool;
+}
+
+/// What charging a bucket came to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u32)]
+pub enum Charge {
+    /// Admitted, and charged.
+    Admitted = 0,
+    /// Refused, and not charged.
+    Refused = 1,
+    /// No cell is free: the overflow bucket decides.
+    Full = 2,
+    /// Every try lost its race: refused.
+    Lost = 3,
+}
+
+impl Charge {
+    /// From its number; what is no number of one refuses.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            0 => Self::Admitted,
+            2 => Self::Full,
+            3 => Self::Lost,
+            _ => Self::Refused,
+        }
+    }
+}
+
+/// How specs of other versions are found when a cell carries one (a rate was changed since).
+pub trait Versions {
+    /// The spec of bucket `id` in `version`.
+    fn version(&self, id: u32, version: u8) -> Option<Spec>;
+}
+
+/// Empties the stale cells of a line if nobody has done so in this tick; returns for how long it had certainly not
+/// been touched, in nanoseconds.
+#[inline(always)]
+pub fn tidy<L: Line>(line: &L, now_ns: u64) {
+    let stamp = line.get(0);
+    let tick = now_ns >> TICK_SHIFT;
+    // A stamp of the future is another CPU's later clock.
+    if tick <= stamp {
+        return;
+    }
+    // The last touch may have come as late as the end of the stamp's tick.
+    let rested_ns = (tick - stamp - 1) << TICK_SHIFT;
+    for at in 1..WORDS {
+        let held = line.get(at);
+        if held != 0 && matches!(cell::used(held, now_ns, rested_ns), Use::Free) {
+            // Lost to somebody who charged it meanwhile: then it is not stale.
+            let _ = line.swap(at, held, 0);
+        }
+    }
+    // After the cells: who sees the new stamp must not see a stale cell.
+    let _ = line.swap(0, stamp, tick);
+}
+
+/// Where a tag is: its place and the cell, or place 0.
+#[inline(always)]
+fn find<L: Line>(line: &L, tag: u64) -> (usize, u64) {
+    for at in 1..WORDS {
+        let held = line.get(at);
+        if cell::tag_of(held) == tag && held != 0 {
+            return (at, held);
+        }
+    }
+    (0, 0)
+}
+
+/// The place of a cell that may be taken, and what it holds; place 0 if every one is in debt.
+#[inline(always)]
+fn vacancy<L: Line>(line: &L, now_ns: u64, least: Use) -> (usize, u64) {
+    let (mut place, mut holds, mut rank) = (0, 0, Use::Debt as u8);
+    for at in 1..WORDS {
+        let held = line.get(at);
+        let used = cell::used(held, now_ns, 0) as u8;
+        if used < rank {
+            (place, holds, rank) = (at, held, used);
+        }
+    }
+    if rank > least as u8 {
+        (0, 0)
+    } else {
+        (place, holds)
+    }
+}
+
+/// Tries once to charge a source's bucket; [`Charge::Lost`] if another CPU was faster.
+#[inline(always)]
+pub fn charge_once<L: Line, V: Versions>(
+    line: &L,
+    versions: &V,
+    spec: &Spec,
+    hash: u64,
+    now_ns: u64,
+    amount: u32,
+) -> Charge {
+    let tag = cell::tag(hash, spec.id);
+    let now = spec.clock(now_ns);
+    let cost = spec.charge(amount);
+    let (mut at, held) = find(line, tag);
+    let mut old = held;
+    let debt = if at == 0 {
+        if cost > spec.depth {
+            return Charge::Refused;
+        }
+        (at, old) = vacancy(line, now_ns, Use::Block);
+        if at == 0 {
+            return Charge::Full;
+        }
+        0
+    } else {
+        debt(versions, spec, held, now, now_ns)
+    };
+    let Some(time) = gcra::admit(debt, cell::TIME_MASK, now, cost, spec.depth) else {
+        return Charge::Refused;
+    };
+    let new = cell::bucket(tag, spec.exponent, spec.version, time);
+    if line.swap(at, old, new) && (held != 0 || alone(line, at, tag, new)) {
+        Charge::Admitted
+    } else {
+        Charge::Lost
+    }
+}
+
+/// The debt that a found cell stands for, in units of `spec`.
+#[inline(always)]
+fn debt<V: Versions>(versions: &V, spec: &Spec, held: u64, now: u64, now_ns: u64) -> u64 {
+    if cell::exponent_of(held) as u8 == spec.exponent && cell::version_of(held) == spec.version {
+        return gcra::debt(held, cell::TIME_MASK, now, spec.window);
+    }
+    match versions.version(spec.id, cell::version_of(held)) {
+        Some(old) => {
+            let debt = gcra::debt(held, cell::TIME_MASK, old.clock(now_ns), old.window);
+            spec.convert(debt, &old)
+        }
+        None => 0,
+    }
+}
+
+/// Whether a cell just filled is the only one of its tag. Two CPUs may have seen different cells free and both have
+/// filled one for the same source; whoever sees the other's takes its own back and charges again.
+#[inline(always)]
+fn alone<L: Line>(line: &L, filled: usize, tag: u64, new: u64) -> bool {
+    for at in 1..WORDS {
+        let held = line.get(at);
+        if at != filled && held != 0 && cell::tag_of(held) == tag {
+            // If the swap fails, the other CPU has charged this one: it stays, and the other goes.
+            return !line.swap(filled, new, 0);
+        }
+    }
+    true
+}
+
+/// Whether a source is blocked.
+#[inline(always)]
+pub fn blocked<L: Line>(line: &L, id: u32, hash: u64, now_ns: u64) -> bool {
+    let (at, held) = find(line, cell::tag(hash, id));
+    at != 0 && cell::blocks(held, now_ns)
+}
+
+/// A block's terms.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct Block {
+    /// Its number, part of its cells' tags; 0: no block.
+    pub id: u32,
+    /// Drops that start it, 1 to [`cell::MAX_DROPS`].
+    pub drops: u32,
+    /// Within which time, in units of 2²⁶ ns, rounded up.
+    pub within: u32,
+    /// Not used.
+    pub reserved: u32,
+    /// How long it lasts, in nanoseconds.
+    pub for_ns: u64,
+}
+
+/// What counting a drop came to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u32)]
+pub enum Strike {
+    /// Counted, or there was no room to count it.
+    Counted = 0,
+    /// This drop started the block.
+    Started = 1,
+    /// Another CPU was faster.
+    Lost = 2,
+}
+
+impl Strike {
+    /// From its number.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            1 => Self::Started,
+            2 => Self::Lost,
+            _ => Self::Counted,
+        }
+    }
+}
+
+/// Tries once to count a drop of a source towards its block.
+#[inline(always)]
+pub fn strike_once<L: Line>(line: &L, block: &Block, hash: u64, now_ns: u64) -> Strike {
+    let tag = cell::tag(hash, block.id);
+    let (mut at, mut held) = find(line, tag);
+    let (mut since, mut drops) = (now_ns >> cell::STRIKE_SHIFT, 0);
+    if at == 0 {
+        // Only a free cell: a count takes nobody's place.
+        (at, held) = vacancy(line, now_ns, Use::Free);
+        if at == 0 {
+            return Strike::Counted;
+        }
+    } else if cell::blocks(held, now_ns) {
+        return Strike::Counted;
+    } else if let Some((counted, age)) = cell::struck(held, now_ns)
+        && age <= u64::from(block.within)
+    {
+        (since, drops) = (since.wrapping_sub(age), counted);
+    }
+    drops += 1;
+    let starts = drops >= u64::from(block.drops);
+    let new = if starts {
+        cell::block(tag, now_ns + block.for_ns)
+    } else {
+        cell::strikes(tag, since, drops)
+    };
+    match (line.swap(at, held, new), starts) {
+        (false, _) => Strike::Lost,
+        (true, true) => Strike::Started,
+        (true, false) => Strike::Counted,
+    }
+}

@@ -1,0 +1,67 @@
+//! What a frame turned out to be.
+
+/// The network protocol that a frame carries.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Network {
+    /// Neither IPv4 nor IPv6; the number is the Ethernet type that says what it is (0 where none does).
+    Other(u16),
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// An address as it lies in the packet: IPv4 in the first word, IPv6 in all four; each word in memory order.
+pub type Address = [u32; 4];
+
+/// Which part of a datagram a packet is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fragment {
+    /// All of it (also an atomic fragment, RFC 6946).
+    Whole,
+    /// The first fragment, which has the ports.
+    First,
+    /// A later fragment, which has none.
+    Later,
+}
+
+/// No VLAN tag.
+pub const UNTAGGED: u16 = u16::MAX;
+
+/// A packet that could be parsed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Packet {
+    /// The frame's length from the Ethernet header on.
+    pub length: u32,
+    /// The network protocol.
+    pub network: Network,
+    /// The outermost IP source.
+    pub source: Address,
+    /// The outermost IP destination.
+    pub destination: Address,
+    /// The transport protocol's number.
+    pub protocol: u8,
+    /// Which part of a datagram it is.
+    pub fragment: Fragment,
+    /// Whether it asks for a new connection: TCP SYN without ACK, or a QUIC Initial.
+    pub connection: bool,
+    /// ICMP or `ICMPv6` type; 0 for other protocols.
+    pub icmp_type: u8,
+    /// Identifier of the outermost VLAN tag, or [`UNTAGGED`].
+    pub vlan: u16,
+    /// TCP or UDP source port; 0 where there is none.
+    pub source_port: u16,
+    /// TCP or UDP destination port; 0 where there is none.
+    pub destination_port: u16,
+}
+
+/// Why a frame could not be parsed. All of them have the reason `malformed`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Malformed {
+    /// It ends inside a header that it announces.
+    Truncated,
+    /// More encapsulations or extension headers than Weir follows.
+    TooDeep,
+    /// A version, length or offset that cannot be.
+    BadHeader,
+}

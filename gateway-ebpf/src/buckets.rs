@@ -1,0 +1,90 @@
+//! The buckets' cells in map elements.
+
+use gateway_core::{
+    bucket::spec::Spec,
+    judge,
+    line::{Line, Versions, WORDS},
+};
+
+use crate::{atomic::Word, maps};
+
+/// An element of the source table or of the shared cells: a cache line.
+pub(crate) type Element = [u64; WORDS];
+
+/// A line of the source table.
+pub(crate) struct MapLine(*mut Element);
+
+impl MapLine {
+    #[inline(always)]
+    pub(crate) const fn new(element: *mut Element) -> Self {
+        Self(element)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn element(&self) -> *mut Element {
+        self.0
+    }
+
+    #[inline(always)]
+    fn word(&self, at: usize) -> Word {
+        // SAFETY: a map element, or an argument that was compared with null; `at` is below WORDS by the trait's
+        // contract, and the mask holds it there.
+        unsafe { Word::new(self.0.cast::<u64>().add(at & (WORDS - 1))) }
+    }
+}
+
+impl Line for MapLine {
+    #[inline(always)]
+    fn get(&self, at: usize) -> u64 {
+        self.word(at).get()
+    }
+
+    #[inline(always)]
+    fn swap(&self, at: usize, old: u64, new: u64) -> bool {
+        self.word(at).swap(old, new)
+    }
+}
+
+/// A shared cell: the first word of its element.
+pub(crate) struct MapShared(*mut Element);
+
+impl MapShared {
+    #[inline(always)]
+    pub(crate) const fn new(element: *mut Element) -> Self {
+        Self(element)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn element(&self) -> *mut Element {
+        self.0
+    }
+
+    #[inline(always)]
+    fn word(&self) -> Word {
+        // SAFETY: a map element, or an argument that was compared with null.
+        unsafe { Word::new(self.0.cast()) }
+    }
+}
+
+impl judge::Shared for MapShared {
+    #[inline(always)]
+    fn get(&self) -> u64 {
+        self.word().get()
+    }
+
+    #[inline(always)]
+    fn swap(&self, old: u64, new: u64) -> bool {
+        self.word().swap(old, new)
+    }
+}
+
+/// The recent specs of buckets.
+pub(crate) struct MapVersions;
+
+impl Versions for MapVersions {
+    #[inline(always)]
+    fn version(&self, id: u32, version: u8) -> Option<Spec> {
+        let specs = maps::VERSIONS.get(id)?;
+        specs.get(usize::from(version & 3)).copied()
+    }
+}

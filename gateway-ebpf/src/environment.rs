@@ -1,0 +1,309 @@
+//! The decision function's environment over BPF maps.
+
+use aya_ebpf::{
+    bindings::xdp_md, btf_maps::lpm_trie::Key as Prefix, helpers::generated::bpf_ktime_get_ns,
+    programs::XdpContext,
+};
+use gateway_core::{
+    bucket::spec::Spec,
+    classify::Tables,
+    hash::{self, Key},
+    image::{
+        ADDRESS_GROUPS, AddressGroup, Control, DestinationEntry, Generation, ListEntry, PAGE_SERIES, PAGES,
+        PORT_CELLS, PROTECT_RULES, ProtectRule, SUBJECTS, Subject, bans, half,
+    },
+    judge::{self, Event, Judgement},
+    line::{Block, Charge, Strike, Versions},
+    packet::{Address, Packet},
+};
+
+use crate::{
+    buckets::{MapLine, MapShared, MapVersions},
+    functions, maps, sockets,
+};
+
+/// One packet's view of the maps, in one generation.
+pub(crate) struct Environment {
+    context: *mut xdp_md,
+    half: u32,
+    generation: &'static Generation,
+    key: Key,
+    now_ns: u64,
+    bans: u64,
+}
+
+impl Environment {
+    /// Reads which generation is in force, and the clock; nothing where no policy is.
+    #[inline(always)]
+    pub(crate) fn new(context: &XdpContext) -> Option<Self> {
+        let half = control(Control::Active) as u32 & 1;
+        let generation = maps::GENERATIONS.get(half)?;
+        if control(Control::Ready) == 0 {
+            return None;
+        }
+        let [a, b, c, d] = maps::hash_key();
+        let now_ns = if maps::test_clock() != 0 {
+            control(Control::TestClock)
+        } else {
+            // SAFETY: reads the clock (CLOCK_MONOTONIC).
+            unsafe { bpf_ktime_get_ns() }
+        };
+        Some(Self {
+            context: context.ctx,
+            half,
+            generation,
+            key: Key::new([a, b, c, d]),
+            now_ns,
+            bans: control(Control::Bans),
+        })
+    }
+
+    /// Counts a judgement: one write to this CPU's own counters.
+    #[inline(always)]
+    pub(crate) fn count(&self, judgement: Judgement, length: u32) {
+        let Some(series) = judge::series(self, judgement) else {
+            return judge::Environment::note(self, Event::Uncounted);
+        };
+        let page = maps::interface() * PAGES + series / PAGE_SERIES;
+        match maps::COUNTERS.get_value_ptr_mut(page, &(series % PAGE_SERIES)) {
+            Some(counter) => {
+                // SAFETY: this CPU's own element; XDP programs do not nest on a CPU.
+                unsafe {
+                    (*counter)[0] += 1;
+                    (*counter)[1] += u64::from(length);
+                }
+            }
+            None => judge::Environment::note(self, Event::Uncounted),
+        }
+    }
+}
+
+#[inline(always)]
+fn control(word: Control) -> u64 {
+    match maps::CONTROL.get_ptr(word as u32) {
+        // SAFETY: a map element; userspace changes it while we read, so it is read once, whole.
+        Some(place) => unsafe { place.read_volatile() },
+        None => 0,
+    }
+}
+
+/// Reads a class from a table that holds four in a word.
+#[inline(always)]
+fn packed(word: Option<&u64>, at: u32) -> u16 {
+    word.map_or(0, |word| (*word >> ((at & 3) * 16)) as u16)
+}
+
+#[inline(always)]
+const fn port_word(udp: bool, port: u16) -> u32 {
+    udp as u32 * 16_384 + (port as u32 >> 2)
+}
+
+impl Tables for Environment {
+    #[inline(always)]
+    fn port_class(&self, udp: bool, port: u16) -> u16 {
+        packed(
+            maps::PORT_CLASSES.get(half(self.half, 32_768, port_word(udp, port))),
+            u32::from(port),
+        )
+    }
+
+    #[inline(always)]
+    fn source_port_class(&self, udp: bool, port: u16) -> u16 {
+        packed(
+            maps::SOURCE_PORTS.get(half(self.half, 32_768, port_word(udp, port))),
+            u32::from(port),
+        )
+    }
+
+    #[inline(always)]
+    fn by_ports(&self, class: u16, source_class: u16) -> u32 {
+        let cell = u32::from(class) * self.generation.source_port_classes + u32::from(source_class);
+        u32::from(packed(
+            maps::PORT_TABLE.get(half(self.half, PORT_CELLS / 4, cell >> 2)),
+            cell,
+        ))
+    }
+
+    #[inline(always)]
+    fn group(&self, number: u32) -> Option<AddressGroup> {
+        maps::ADDRESS_GROUP
+            .get(half(self.half, ADDRESS_GROUPS, number))
+            .copied()
+    }
+
+    #[inline(always)]
+    fn by_group(&self, group: u32, class: u16, source_class: u16) -> u32 {
+        let key = u64::from(group) << 32 | u64::from(class) << 16 | u64::from(source_class);
+        let Some(table) = maps::GROUP_TABLE.get(self.generation.destinations_slot) else {
+            return 0;
+        };
+        // SAFETY: entries of a table in force are not changed; it is replaced whole.
+        unsafe { table.get(&key) }.copied().unwrap_or(0)
+    }
+}
+
+impl Versions for Environment {
+    #[inline(always)]
+    fn version(&self, id: u32, version: u8) -> Option<Spec> {
+        MapVersions.version(id, version)
+    }
+}
+
+impl judge::Environment for Environment {
+    type Line = MapLine;
+    type Shared = MapShared;
+
+    #[inline(always)]
+    fn generation(&self) -> &Generation {
+        self.generation
+    }
+
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
+    #[inline(always)]
+    fn key(&self) -> &Key {
+        &self.key
+    }
+
+    #[inline(always)]
+    fn line(&self, hash: u64) -> Option<MapLine> {
+        let line = hash::line(hash, maps::lines());
+        maps::SOURCES.get_ptr_mut(line).map(MapLine::new)
+    }
+
+    #[inline(always)]
+    fn shared(&self, id: u32) -> Option<MapShared> {
+        maps::SHARED.get_ptr_mut(id).map(MapShared::new)
+    }
+
+    #[inline(always)]
+    fn subject(&self, number: u32) -> Option<&Subject> {
+        maps::SUBJECT_TABLE.get(half(self.half, SUBJECTS, number))
+    }
+
+    #[inline(always)]
+    fn lists(&self, v6: bool, source: &Address) -> ListEntry {
+        let slot = self.generation.lists_slot;
+        let found = if v6 {
+            maps::LISTS_V6
+                .get(slot)
+                .and_then(|trie| trie.get(&Prefix::new(128, *source)))
+        } else {
+            maps::LISTS_V4
+                .get(slot)
+                .and_then(|trie| trie.get(&Prefix::new(32, [source[0]])))
+        };
+        // Copied from behind the pointer only where there is one: an `Option` of the value itself would leave registers
+        // unwritten on the other way, and the compiler tests them there, which the verifier refuses.
+        match found {
+            Some(entry) => *entry,
+            None => ListEntry::default(),
+        }
+    }
+
+    #[inline(always)]
+    fn destination(&self, v6: bool, destination: &Address) -> DestinationEntry {
+        let slot = self.generation.destinations_slot;
+        let found = if v6 {
+            maps::DESTS_V6
+                .get(slot)
+                .and_then(|trie| trie.get(&Prefix::new(128, *destination)))
+        } else {
+            maps::DESTS_V4
+                .get(slot)
+                .and_then(|trie| trie.get(&Prefix::new(32, [destination[0]])))
+        };
+        match found {
+            Some(entry) => *entry,
+            None => DestinationEntry::default(),
+        }
+    }
+
+    #[inline(always)]
+    fn vlan_in_scope(&self, vlan: u16) -> bool {
+        maps::VLANS
+            .get(half(self.half, 64, u32::from(vlan) >> 6))
+            .is_some_and(|word| word >> (vlan & 63) & 1 == 1)
+    }
+
+    #[inline(always)]
+    fn protect_rule(&self, number: u32) -> Option<ProtectRule> {
+        maps::PROTECT.get(half(self.half, PROTECT_RULES, number)).copied()
+    }
+
+    #[inline(always)]
+    fn banned_until_ns(&self, v6: bool, source: &Address, service: u32) -> u64 {
+        let kind = match (v6, service) {
+            (false, 0) => bans::V4,
+            (true, 0) => bans::V6,
+            (false, _) => bans::SERVICE_V4,
+            (true, _) => bans::SERVICE_V6,
+        };
+        if self.bans & kind == 0 {
+            return 0;
+        }
+        let until = if v6 {
+            let key = [service, source[0], source[1], source[2], source[3]];
+            maps::BANS_V6.get(&Prefix::new(160, key))
+        } else {
+            maps::BANS_V4.get(&Prefix::new(64, [service, source[0]]))
+        };
+        until.map_or(0, |until| u64::from(until[0]) | u64::from(until[1]) << 32)
+    }
+
+    #[inline(always)]
+    fn answers_socket(&self, packet: &Packet) -> bool {
+        sockets::answers(&XdpContext::new(self.context), packet)
+    }
+
+    #[inline(always)]
+    fn note(&self, event: Event) {
+        if let Some(count) = maps::EVENTS_SEEN.get_ptr_mut(event as u32) {
+            // SAFETY: this CPU's own element; XDP programs do not nest on a CPU.
+            unsafe { *count += 1 };
+        }
+    }
+
+    #[inline(always)]
+    fn tidy(&self, line: &MapLine) {
+        functions::weir_tidy(line.element(), self.now_ns);
+    }
+
+    #[inline(always)]
+    fn charge_once(&self, line: &MapLine, spec: &Spec, hash: u64, amount: u32) -> Charge {
+        Charge::from_number(functions::weir_charge(
+            line.element(),
+            spec,
+            hash,
+            self.now_ns,
+            amount,
+        ))
+    }
+
+    #[inline(always)]
+    fn blocked(&self, line: &MapLine, block: &Block, hash: u64) -> bool {
+        functions::weir_blocked(line.element(), block.id, hash, self.now_ns) != 0
+    }
+
+    #[inline(always)]
+    fn strike_once(&self, line: &MapLine, block: &Block, hash: u64) -> Strike {
+        Strike::from_number(functions::weir_strike(line.element(), block, hash, self.now_ns))
+    }
+
+    #[inline(always)]
+    fn shared_once(&self, cell: &MapShared, spec: &Spec, amount: u32) -> Charge {
+        Charge::from_number(functions::weir_shared(cell.element(), spec, self.now_ns, amount))
+    }
+
+    #[inline(always)]
+    fn protected(&self, rules: u64, protocol: u8, port: Option<u16>) -> bool {
+        let (has_port, port) = match port {
+            Some(port) => (1, u32::from(port)),
+            None => (0, 0),
+        };
+        functions::weir_protected(self.half, rules, u32::from(protocol), has_port, port) != 0
+    }
+}

@@ -1,0 +1,127 @@
+//! The one place that touches packet memory.
+
+use core::arch::asm;
+
+use aya_ebpf::{helpers::generated::bpf_xdp_get_buff_len, programs::XdpContext};
+use gateway_core::frame::{Frame, MAX_OFFSET, Window};
+
+/// The frame under an XDP program.
+pub(crate) struct XdpFrame {
+    data: usize,
+    end: usize,
+    length: u32,
+}
+
+impl XdpFrame {
+    /// A frame in one buffer.
+    #[inline(always)]
+    pub(crate) fn single(context: &XdpContext) -> Self {
+        let (data, end) = (context.data(), context.data_end());
+        // The difference of two packet pointers must be taken in 64 bits; narrowed before, it would spill half a pointer.
+        Self {
+            data,
+            end,
+            length: opaque(end - data) as u32,
+        }
+    }
+
+    /// A frame that may continue in further buffers, which only its length shows.
+    #[inline(always)]
+    pub(crate) fn multiple(context: &XdpContext) -> Self {
+        // SAFETY: the helper reads the context that the kernel gave us (kernel 5.18).
+        let length = unsafe { bpf_xdp_get_buff_len(context.ctx) } as u32;
+        Self {
+            data: context.data(),
+            end: context.data_end(),
+            length,
+        }
+    }
+}
+
+/// A value that the compiler knows nothing about. (An empty template would do, but breaks the BTF line info.)
+#[inline(always)]
+fn opaque(mut value: usize) -> usize {
+    // SAFETY: moves a register onto itself.
+    unsafe { asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack, preserves_flags)) };
+    value
+}
+
+/// `N` bytes of the packet that were compared with its end.
+pub(crate) struct XdpWindow<const N: usize>(usize);
+
+impl Frame for XdpFrame {
+    type Window<const N: usize> = XdpWindow<N>;
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        self.length
+    }
+
+    #[inline(always)]
+    fn window<const N: usize>(&self, offset: usize) -> Option<XdpWindow<N>> {
+        // Likewise the offset: the register that is bounded must be the one that is added.
+        let offset = opaque(offset);
+        if offset > MAX_OFFSET {
+            return None;
+        }
+        // The compiler must not see that two windows are the same memory: it would compare one register with the end
+        // and read through another, which the verifier has not seen compared.
+        let place = opaque(self.data + offset);
+        if place + N > self.end {
+            None
+        } else {
+            Some(XdpWindow(place))
+        }
+    }
+
+    #[inline(always)]
+    fn forget(&self, offset: usize) -> usize {
+        weir_forget(offset as u64) as usize
+    }
+}
+
+/// Its argument. What a global function returns, the verifier knows nothing of.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn weir_forget(value: u64) -> u64 {
+    opaque(value as usize) as u64
+}
+
+impl<const N: usize> Window for XdpWindow<N> {
+    #[inline(always)]
+    fn byte<const AT: usize>(&self) -> u8 {
+        const { assert!(AT < N) };
+        let value: u64;
+        // SAFETY: `AT` lies inside the `N` bytes that were compared with the packet's end. A plain load would do for
+        // one byte; the wider ones must not become byte loads, for packets are not aligned and the CPU does not mind.
+        unsafe {
+            asm!("{value} = *(u8 *)({place} + {at})", value = out(reg) value, place = in(reg) self.0, at = const AT,
+                options(pure, readonly, nostack, preserves_flags));
+        }
+        value as u8
+    }
+
+    #[inline(always)]
+    fn be16<const AT: usize>(&self) -> u16 {
+        const { assert!(AT + 2 <= N) };
+        let value: u64;
+        // SAFETY: as above.
+        unsafe {
+            asm!("{value} = *(u16 *)({place} + {at})", value = out(reg) value, place = in(reg) self.0, at = const AT,
+                options(pure, readonly, nostack, preserves_flags));
+        }
+        u16::from_be(value as u16)
+    }
+
+    #[inline(always)]
+    fn word<const AT: usize>(&self) -> u32 {
+        const { assert!(AT + 4 <= N) };
+        let value: u64;
+        // SAFETY: as above.
+        unsafe {
+            asm!("{value} = *(u32 *)({place} + {at})", value = out(reg) value, place = in(reg) self.0, at = const AT,
+                options(pure, readonly, nostack, preserves_flags));
+        }
+        value as u32
+    }
+}

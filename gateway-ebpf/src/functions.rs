@@ -1,0 +1,110 @@
+//! Global functions: the verifier checks each of them once, for any arguments that its signature allows, and not again at
+//! every call with all that led there. Inlined, their loops (cells, tries, kinds, tiers, rules) multiply beyond its limit
+//! of a million instructions. Five arguments are the most that a BPF function has, and it must look at every pointer
+//! before it follows it.
+
+use gateway_core::{
+    bucket::spec::Spec,
+    image::{PROTECT_RULES, half},
+    judge,
+    line::{self, Block, Charge},
+};
+
+use crate::{
+    buckets::{Element, MapLine, MapShared, MapVersions},
+    maps,
+};
+
+/// [`line::tidy`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn weir_tidy(element: *mut Element, now_ns: u64) -> u32 {
+    if !element.is_null() {
+        line::tidy(&MapLine::new(element), now_ns);
+    }
+    0
+}
+
+/// [`line::charge_once`]; the number of a [`Charge`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn weir_charge(
+    element: *mut Element,
+    spec: *const Spec,
+    hash: u64,
+    now_ns: u64,
+    amount: u32,
+) -> u32 {
+    // SAFETY: null, or as the signature and the verifier have it: a whole spec.
+    let Some(spec) = (unsafe { spec.as_ref() }) else {
+        return Charge::Refused as u32;
+    };
+    if element.is_null() {
+        return Charge::Refused as u32;
+    }
+    line::charge_once(&MapLine::new(element), &MapVersions, spec, hash, now_ns, amount) as u32
+}
+
+/// [`line::blocked`]; not 0 if it is.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn weir_blocked(element: *mut Element, id: u32, hash: u64, now_ns: u64) -> u32 {
+    u32::from(!element.is_null() && line::blocked(&MapLine::new(element), id, hash, now_ns))
+}
+
+/// [`line::strike_once`]; the number of a [`line::Strike`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn weir_strike(
+    element: *mut Element,
+    block: *const Block,
+    hash: u64,
+    now_ns: u64,
+) -> u32 {
+    // SAFETY: null, or a whole block.
+    let Some(block) = (unsafe { block.as_ref() }) else {
+        return 0;
+    };
+    if element.is_null() {
+        return 0;
+    }
+    line::strike_once(&MapLine::new(element), block, hash, now_ns) as u32
+}
+
+/// [`judge::shared_once`]; the number of a [`Charge`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn weir_shared(
+    element: *mut Element,
+    spec: *const Spec,
+    now_ns: u64,
+    amount: u32,
+) -> u32 {
+    // SAFETY: null, or a whole spec.
+    let Some(spec) = (unsafe { spec.as_ref() }) else {
+        return Charge::Refused as u32;
+    };
+    if element.is_null() {
+        return Charge::Refused as u32;
+    }
+    judge::shared_once(&MapShared::new(element), &MapVersions, spec, now_ns, amount) as u32
+}
+
+/// [`judge::protected`]; not 0 if it is.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn weir_protected(
+    generation: u32,
+    rules: u64,
+    protocol: u32,
+    has_port: u32,
+    port: u32,
+) -> u32 {
+    let port = if has_port == 0 { None } else { Some(port as u16) };
+    let rule = |number| {
+        maps::PROTECT
+            .get(half(generation, PROTECT_RULES, number))
+            .copied()
+    };
+    u32::from(judge::protected(rule, rules, protocol as u8, port))
+}

@@ -1,0 +1,141 @@
+//! The maps and the constants that userspace fills in before loading. Types and sizes are `gateway_core::image`'s.
+
+use aya_ebpf::{
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray},
+    macros::btf_map,
+};
+use gateway_core::{
+    bucket::spec::Spec,
+    image::{
+        ADDRESS_GROUPS, AddressGroup, BUCKETS, CONTROLS, DestinationEntry, Generation, INTERFACES, ListEntry,
+        PAGE_SERIES, PAGES, PORT_CELLS, PROTECT_RULES, ProtectRule, SLOTS, SUBJECTS, Subject,
+    },
+    judge::EVENTS,
+};
+
+/// One-word settings, by `image::Control`.
+#[btf_map]
+pub(crate) static CONTROL: Array<u64, { CONTROLS as usize }> = Array::new();
+
+/// The two generations.
+#[btf_map]
+pub(crate) static GENERATIONS: Array<Generation, 2> = Array::new();
+
+/// Services and classes.
+#[btf_map]
+pub(crate) static SUBJECT_TABLE: Array<Subject, { 2 * SUBJECTS as usize }> = Array::new();
+
+/// Classes of destination ports, four in a word: TCP, then UDP.
+#[btf_map]
+pub(crate) static PORT_CLASSES: Array<u64, { 2 * 2 * 16_384 }> = Array::new();
+
+/// Classes of source ports, likewise.
+#[btf_map]
+pub(crate) static SOURCE_PORTS: Array<u64, { 2 * 2 * 16_384 }> = Array::new();
+
+/// Services without addresses, by classes of ports, four in a word.
+#[btf_map]
+pub(crate) static PORT_TABLE: Array<u64, { 2 * PORT_CELLS as usize / 4 }> = Array::new();
+
+/// Groups of services that name the same address prefix.
+#[btf_map]
+pub(crate) static ADDRESS_GROUP: Array<AddressGroup, { 2 * ADDRESS_GROUPS as usize }> = Array::new();
+
+/// VLANs in scope, one bit each.
+#[btf_map]
+pub(crate) static VLANS: Array<u64, { 2 * 64 }> = Array::new();
+
+/// Protect rules.
+#[btf_map]
+pub(crate) static PROTECT: Array<ProtectRule, { 2 * PROTECT_RULES as usize }> = Array::new();
+
+/// Sources in lists and protect rules, IPv4.
+#[btf_map]
+pub(crate) static LISTS_V4: ArrayOfMaps<LpmTrie<[u32; 1], ListEntry, 1_048_576>, { SLOTS as usize }> =
+    ArrayOfMaps::new();
+
+/// The same, IPv6.
+#[btf_map]
+pub(crate) static LISTS_V6: ArrayOfMaps<LpmTrie<[u32; 4], ListEntry, 1_048_576>, { SLOTS as usize }> =
+    ArrayOfMaps::new();
+
+/// Destinations of services and scope, IPv4.
+#[btf_map]
+pub(crate) static DESTS_V4: ArrayOfMaps<LpmTrie<[u32; 1], DestinationEntry, 65_536>, { SLOTS as usize }> =
+    ArrayOfMaps::new();
+
+/// The same, IPv6.
+#[btf_map]
+pub(crate) static DESTS_V6: ArrayOfMaps<LpmTrie<[u32; 4], DestinationEntry, 65_536>, { SLOTS as usize }> =
+    ArrayOfMaps::new();
+
+/// Services with addresses, by group and classes of ports.
+#[btf_map]
+pub(crate) static GROUP_TABLE: ArrayOfMaps<
+    HashMap<u64, u32, 65_536, { BPF_F_NO_PREALLOC as usize }>,
+    { SLOTS as usize },
+> = ArrayOfMaps::new();
+
+/// Bans by service (0: all) and IPv4 prefix; the value is the expiry, low word first.
+#[btf_map]
+pub(crate) static BANS_V4: LpmTrie<[u32; 2], [u32; 2], 1_048_576> = LpmTrie::new();
+
+/// The same, IPv6.
+#[btf_map]
+pub(crate) static BANS_V6: LpmTrie<[u32; 5], [u32; 2], 1_048_576> = LpmTrie::new();
+
+/// The source table, a cache line an element: mappable maps begin at a page, so that lines do not straddle.
+#[btf_map]
+pub(crate) static SOURCES: Array<[u64; 8], 131_072, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// Totals and overflow buckets: one cell a cache line.
+#[btf_map]
+pub(crate) static SHARED: Array<[u64; 8], { BUCKETS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// The recent specs of each bucket, by version.
+#[btf_map]
+pub(crate) static VERSIONS: Array<[Spec; 4], { BUCKETS as usize }> = Array::new();
+
+/// Packet counters in pages, made as a policy needs them: packets and bytes.
+#[btf_map]
+pub(crate) static COUNTERS: ArrayOfMaps<
+    PerCpuArray<[u64; 2], { PAGE_SERIES as usize }>,
+    { (INTERFACES * PAGES) as usize },
+> = ArrayOfMaps::new();
+
+/// Counts of `judge::Event`.
+#[btf_map]
+pub(crate) static EVENTS_SEEN: PerCpuArray<u64, { EVENTS as usize }> = PerCpuArray::new();
+
+/// The hash key of the source table.
+#[unsafe(no_mangle)]
+static HASH_KEY: [u64; 4] = [0; 4];
+
+/// Lines of the source table.
+#[unsafe(no_mangle)]
+static LINES: u32 = 0;
+
+/// Which interface's counters this program writes.
+#[unsafe(no_mangle)]
+static INTERFACE: u32 = 0;
+
+/// Not zero: the clock stands in `CONTROL`.
+#[unsafe(no_mangle)]
+static TEST_CLOCK: u32 = 0;
+
+/// A constant that userspace has filled in. The verifier sees its value and prunes what it rules out.
+macro_rules! constant {
+    ($name:ident, $function:ident, $type:ty) => {
+        #[inline(always)]
+        pub(crate) fn $function() -> $type {
+            // SAFETY: read-only data of the program; volatile, for the compiler must not use the value above.
+            unsafe { (&raw const $name).read_volatile() }
+        }
+    };
+}
+
+constant!(HASH_KEY, hash_key, [u64; 4]);
+constant!(LINES, lines, u32);
+constant!(INTERFACE, interface, u32);
+constant!(TEST_CLOCK, test_clock, u32);

@@ -1,0 +1,266 @@
+//! The controller's socket: its paths, what they take and answer, and how they are served.
+
+mod body;
+pub mod error;
+pub(crate) mod peer;
+pub mod prefix;
+pub(crate) mod server;
+pub mod types;
+pub(crate) mod web;
+
+use axum::{
+    Extension, Json, Router,
+    extract::{Path, State},
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse, Response},
+    routing::{MethodRouter, delete, get, post},
+};
+use serde::Serialize;
+
+use self::{
+    body::JsonBody,
+    error::Failure,
+    peer::Peer,
+    types::{
+        BansRequest, DetachRequest, LeverRequest, ListAddRequest, ListRemoveRequest, ListReplaceRequest,
+        PolicyApplyRequest, UnbanRequest, code,
+    },
+};
+use crate::controller::{Handle, engine::Engine};
+
+/// The description of every path, for programs.
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// One path, its method (lower case) and what answers.
+struct Route {
+    #[cfg_attr(
+        not(test),
+        allow(dead_code, reason = "the OpenAPI document is tested against it")
+    )]
+    method: &'static str,
+    path: &'static str,
+    handler: MethodRouter<Handle>,
+}
+
+/// The table that the router is built from and the `OpenAPI` document is tested against.
+fn routes() -> Vec<Route> {
+    let route = |method, path, handler| Route {
+        method,
+        path,
+        handler,
+    };
+    vec![
+        route(
+            "get",
+            "/v1/status",
+            get(async |State(at): Get| answer(at.call(Engine::status).await)),
+        ),
+        route(
+            "get",
+            "/v1/policy",
+            get(async |State(at): Get| answer(at.call(|engine| Ok(engine.policy())).await)),
+        ),
+        route("post", "/v1/policy/apply", post(apply)),
+        route(
+            "get",
+            "/v1/bans",
+            get(async |State(at): Get| answer(at.call(|engine| Ok(engine.list_bans())).await)),
+        ),
+        route("post", "/v1/bans", post(ban)),
+        route("delete", "/v1/bans", delete(unban)),
+        route(
+            "get",
+            "/v1/lists",
+            get(async |State(at): Get| answer(at.call(|engine| Ok(engine.show_lists())).await)),
+        ),
+        route("get", "/v1/lists/{name}", get(show_list)),
+        route("post", "/v1/lists/{name}/replace", post(list_replace)),
+        route("post", "/v1/lists/{name}/add", post(list_add)),
+        route("post", "/v1/lists/{name}/remove", post(list_remove)),
+        route(
+            "get",
+            "/v1/levers",
+            get(async |State(at): Get| answer(at.call(|engine| engine.show_levers()).await)),
+        ),
+        route("post", "/v1/levers", post(pull_lever)),
+        route("delete", "/v1/levers", delete(clear_levers)),
+        route("post", "/v1/detach", post(detach)),
+        route(
+            "get",
+            "/v1/openapi.json",
+            get(async || ([(CONTENT_TYPE, "application/json")], OPENAPI)),
+        ),
+    ]
+}
+
+/// The router of the control socket.
+pub(crate) fn router(handle: Handle) -> Router {
+    let router = routes().into_iter().fold(Router::new(), |router, route| {
+        router.route(route.path, route.handler)
+    });
+    router
+        .fallback(async || {
+            Failure::not_found("there is nothing at this path")
+                .hint("GET /v1/openapi.json describes every path")
+        })
+        .method_not_allowed_fallback(async || {
+            Failure::new(code::METHOD_NOT_ALLOWED, "this path does not take this method")
+                .hint("GET /v1/openapi.json describes every path")
+        })
+        .with_state(handle)
+}
+
+type Get = State<Handle>;
+type Who = Extension<Peer>;
+
+fn answer<T: Serialize>(result: Result<T, Failure>) -> Response {
+    match result {
+        Ok(value) => Json(value).into_response(),
+        Err(failure) => failure.into_response(),
+    }
+}
+
+async fn apply(
+    State(at): Get,
+    Extension(peer): Who,
+    JsonBody(request): JsonBody<PolicyApplyRequest, 32>,
+) -> Response {
+    answer(at.apply(request, peer).await)
+}
+
+async fn ban(State(at): Get, Extension(peer): Who, JsonBody(request): JsonBody<BansRequest, 64>) -> Response {
+    answer(at.change(move |engine| engine.ban(&request, Some(peer))).await)
+}
+
+async fn unban(
+    State(at): Get,
+    Extension(peer): Who,
+    JsonBody(request): JsonBody<UnbanRequest, 1>,
+) -> Response {
+    answer(at.change(move |engine| engine.unban(&request, Some(peer))).await)
+}
+
+async fn show_list(State(at): Get, Path(name): Path<String>) -> Response {
+    answer(at.call(move |engine| engine.show_list(&name)).await)
+}
+
+async fn list_replace(
+    State(at): Get,
+    Path(name): Path<String>,
+    Extension(peer): Who,
+    JsonBody(request): JsonBody<ListReplaceRequest, 64>,
+) -> Response {
+    answer(
+        at.change(move |engine| engine.list_replace(&name, &request, Some(peer)))
+            .await,
+    )
+}
+
+async fn list_add(
+    State(at): Get,
+    Path(name): Path<String>,
+    Extension(peer): Who,
+    JsonBody(request): JsonBody<ListAddRequest, 64>,
+) -> Response {
+    answer(
+        at.change(move |engine| engine.list_add(&name, &request, Some(peer)))
+            .await,
+    )
+}
+
+async fn list_remove(
+    State(at): Get,
+    Path(name): Path<String>,
+    Extension(peer): Who,
+    JsonBody(request): JsonBody<ListRemoveRequest, 64>,
+) -> Response {
+    answer(
+        at.change(move |engine| engine.list_remove(&name, &request, Some(peer)))
+            .await,
+    )
+}
+
+async fn pull_lever(
+    State(at): Get,
+    Extension(peer): Who,
+    JsonBody(request): JsonBody<LeverRequest, 1>,
+) -> Response {
+    answer(
+        at.change(move |engine| engine.pull_lever(&request, Some(peer)))
+            .await,
+    )
+}
+
+async fn clear_levers(State(at): Get, Extension(peer): Who) -> Response {
+    answer(at.change(move |engine| engine.clear_levers(Some(peer))).await)
+}
+
+async fn detach(
+    State(at): Get,
+    Extension(peer): Who,
+    JsonBody(request): JsonBody<DetachRequest, 1>,
+) -> Response {
+    answer(
+        at.change(move |engine| engine.detach(&request.interfaces, Some(peer)))
+            .await,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_openapi_document_describes_exactly_the_routers_paths() {
+        let document: serde_json::Value = serde_json::from_str(OPENAPI).unwrap();
+        assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+        let described: BTreeSet<(String, String)> = document["paths"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .flat_map(|(path, item)| {
+                let methods = item
+                    .as_object()
+                    .unwrap()
+                    .keys()
+                    .filter(|key| *key != "parameters");
+                methods
+                    .map(|method| (method.clone(), path.clone()))
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        let routed: BTreeSet<(String, String)> = routes()
+            .iter()
+            .map(|route| (route.method.to_owned(), route.path.to_owned()))
+            .collect();
+        assert_eq!(described, routed);
+    }
+
+    #[test]
+    fn every_reference_of_the_openapi_document_leads_somewhere() {
+        fn references(value: &serde_json::Value, found: &mut Vec<String>) {
+            match value {
+                serde_json::Value::Object(map) => {
+                    for (key, value) in map {
+                        match (key.as_str(), value.as_str()) {
+                            ("$ref", Some(to)) => found.push(to.to_owned()),
+                            _ => references(value, found),
+                        }
+                    }
+                }
+                serde_json::Value::Array(values) => values.iter().for_each(|value| references(value, found)),
+                _ => {}
+            }
+        }
+        let document: serde_json::Value = serde_json::from_str(OPENAPI).unwrap();
+        let mut found = Vec::new();
+        references(&document, &mut found);
+        assert!(found.len() > 30);
+        for reference in found {
+            let pointer = reference.strip_prefix('#').unwrap();
+            assert!(document.pointer(pointer).is_some(), "{reference}");
+        }
+    }
+}

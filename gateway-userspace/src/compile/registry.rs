@@ -1,0 +1,335 @@
+//! Who has which number in the kernel's tables, across policies and restarts of the controller.
+//!
+//! Buckets, services and counter series are known to people by name and to the packet path by number. A name keeps its
+//! number as long as it is in the policy, so that what stays keeps its state; a bucket's number is given to another
+//! only after the longest debt under it has drained, so that nobody inherits a debt. The registry is written beside the pinned
+//! maps before a policy that uses it comes into force.
+
+use std::collections::BTreeMap;
+
+use gateway_core::{
+    bucket::spec::{Home, Kind, Spec, Unfit},
+    image::{BUCKETS, PAGE_SERIES, PAGES, SUBJECTS},
+    verdict::Reason,
+};
+use serde::{Deserialize, Serialize};
+
+use super::CompileError;
+use crate::policy::model::Limit;
+
+/// What a bucket or block belongs to.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+pub struct BucketName {
+    /// The service.
+    pub service: String,
+    /// The class; empty for the service itself.
+    pub class: String,
+    /// 0 source, 1 network, 2 class, 3 total.
+    pub tier: u8,
+    /// 0 packets, 1 bytes, 2 connections, 3 a block.
+    pub kind: u8,
+}
+
+/// A rate and burst that a bucket had.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+struct Version {
+    rate: u64,
+    burst: u64,
+    /// When the last debt under it has drained, on the kernel's clock; `None` while it may be in use.
+    drained_ns: Option<u64>,
+}
+
+/// A bucket's number and its recent specs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Bucket {
+    id: u32,
+    versions: [Option<Version>; 4],
+    /// Versions that the policy in force uses: the current one, and another while a lever scales it.
+    in_use: Vec<u8>,
+}
+
+/// A number that waits for its last debt to drain.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Retired {
+    id: u32,
+    free_ns: u64,
+}
+
+/// The registry.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Registry {
+    /// Numbers of services, by name.
+    services: BTreeMap<String, u32>,
+    /// Services whose number is free from a time on (bans for them must go first).
+    buckets: Vec<(BucketName, Bucket)>,
+    #[serde(skip)]
+    index: BTreeMap<BucketName, usize>,
+    retired: Vec<Retired>,
+    next_bucket: u32,
+    /// Series: by service, class and reason.
+    series: Vec<SeriesRecord>,
+    #[serde(skip)]
+    series_index: BTreeMap<(String, String, u8), u32>,
+    free_series: Vec<u32>,
+    next_series: u32,
+    /// Interfaces by the number of their counters.
+    pub interfaces: Vec<String>,
+}
+
+/// A series and its number. A reason that drops has the next number as well, for `would_drop`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SeriesRecord {
+    /// The service.
+    pub service: String,
+    /// The class.
+    pub class: String,
+    /// The reason's number.
+    pub reason: u8,
+    /// The number of the series.
+    pub number: u32,
+}
+
+impl Registry {
+    /// Restores the look-up tables after reading a registry.
+    pub fn reindex(&mut self) {
+        self.index = self.buckets.iter().enumerate().map(|(at, (name, _))| (name.clone(), at)).collect();
+        self.series_index = self
+            .series
+            .iter()
+            .map(|record| ((record.service.clone(), record.class.clone(), record.reason), record.number))
+            .collect();
+        self.next_bucket = self.next_bucket.max(1);
+        self.next_series = self.next_series.max(2);
+    }
+
+    /// Every series.
+    pub fn series(&self) -> &[SeriesRecord] {
+        &self.series
+    }
+
+    /// One more than the highest number of a series.
+    pub fn series_end(&self) -> u32 {
+        self.next_series
+    }
+
+    /// A service's number.
+    pub fn service(&self, name: &str) -> Option<u32> {
+        self.services.get(name).copied()
+    }
+
+    /// A service's name.
+    pub fn service_name(&self, number: u32) -> Option<&str> {
+        self.services.iter().find(|(_, at)| **at == number).map(|(name, _)| name.as_str())
+    }
+
+    /// Gives every service of a policy its number; returns the numbers that no service has any more, and the lowest
+    /// number above all.
+    pub fn assign_services(&mut self, names: &[&str]) -> Result<(Vec<u32>, u32), CompileError> {
+        let wanted: std::collections::BTreeSet<&str> = names.iter().copied().collect();
+        let gone: Vec<u32> =
+            self.services.iter().filter(|(name, _)| !wanted.contains(name.as_str())).map(|(_, at)| *at).collect();
+        self.services.retain(|name, _| wanted.contains(name.as_str()));
+        let mut taken: std::collections::BTreeSet<u32> = self.services.values().copied().collect();
+        // A number that has just become free may still be in the generation that is being replaced; it names a
+        // service only through tables of its own generation, and its bans are deleted before the switch.
+        taken.extend(&gone);
+        let mut candidate = 1;
+        for name in names {
+            if self.services.contains_key(*name) {
+                continue;
+            }
+            while taken.contains(&candidate) {
+                candidate += 1;
+            }
+            taken.insert(candidate);
+            self.services.insert((*name).to_owned(), candidate);
+        }
+        let end = self.services.values().max().map_or(1, |last| last + 1);
+        if end > SUBJECTS {
+            return Err(CompileError::TooMany { what: "services", most: SUBJECTS });
+        }
+        Ok((gone, end))
+    }
+
+    /// Begins a compilation: no version is in use until it is asked for.
+    pub fn begin(&mut self) {
+        for (_, bucket) in &mut self.buckets {
+            bucket.in_use.clear();
+        }
+    }
+
+    /// The spec of a bucket with a limit: its number and version filled in.
+    pub fn bucket(&mut self, name: &BucketName, home: Home, limit: Limit, now_ns: u64) -> Result<Spec, CompileError> {
+        let kind = match name.kind {
+            0 => Kind::Packets,
+            1 => Kind::Bytes,
+            _ => Kind::Connections,
+        };
+        let mut spec = Spec::new(kind, home, limit.rate, limit.burst)
+            .map_err(|Unfit| CompileError::Unfit { bucket: name.describe(), rate: limit.rate, burst: limit.burst })?;
+        let at = self.slot(name, now_ns)?;
+        let bucket = &mut self.buckets[at].1;
+        let version = bucket.version(limit, now_ns);
+        if !bucket.in_use.contains(&version) {
+            bucket.in_use.push(version);
+        }
+        spec.id = bucket.id;
+        spec.version = version;
+        Ok(spec)
+    }
+
+    /// The number of a block.
+    pub fn block(&mut self, name: &BucketName, now_ns: u64) -> Result<u32, CompileError> {
+        let at = self.slot(name, now_ns)?;
+        let bucket = &mut self.buckets[at].1;
+        bucket.in_use = vec![0];
+        Ok(bucket.id)
+    }
+
+    fn slot(&mut self, name: &BucketName, now_ns: u64) -> Result<usize, CompileError> {
+        if let Some(at) = self.index.get(name) {
+            return Ok(*at);
+        }
+        let free = self.retired.iter().position(|retired| retired.free_ns <= now_ns);
+        let id = match free {
+            Some(at) => self.retired.swap_remove(at).id,
+            None if self.next_bucket < BUCKETS => {
+                self.next_bucket += 1;
+                self.next_bucket - 1
+            }
+            None => return Err(CompileError::TooMany { what: "buckets", most: BUCKETS - 1 }),
+        };
+        let at = self.buckets.len();
+        self.buckets.push((name.clone(), Bucket { id, versions: [None; 4], in_use: Vec::new() }));
+        self.index.insert(name.clone(), at);
+        Ok(at)
+    }
+
+    /// Ends a compilation: what nothing uses any more begins to drain.
+    pub fn finish(&mut self, now_ns: u64) {
+        /// The longest block, and a margin.
+        const LONGEST_BLOCK_NS: u64 = 90_000 * 1_000_000_000;
+        for (_, bucket) in &mut self.buckets {
+            for (number, version) in bucket.versions.iter_mut().enumerate() {
+                let used = bucket.in_use.contains(&(number as u8));
+                if let Some(version) = version {
+                    version.drained_ns = match (used, version.drained_ns) {
+                        (true, _) => None,
+                        (false, Some(at)) => Some(at),
+                        (false, None) => Some(now_ns.saturating_add(version.drain_ns())),
+                    };
+                }
+            }
+        }
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.buckets).into_iter().partition(|(_, bucket)| !bucket.in_use.is_empty());
+        self.buckets = kept;
+        for (name, bucket) in gone {
+            let drains = bucket.versions.iter().flatten().map(|version| version.drained_ns.unwrap_or(now_ns)).max();
+            let block = (name.kind == 3).then_some(now_ns.saturating_add(LONGEST_BLOCK_NS));
+            self.retired.push(Retired { id: bucket.id, free_ns: drains.max(block).unwrap_or(now_ns) });
+        }
+        self.reindex();
+    }
+
+    /// Every bucket's number and the specs of its versions, for the conversion of debts.
+    pub fn versions(&self) -> impl Iterator<Item = (u32, [Spec; 4])> + '_ {
+        self.buckets.iter().filter(|(name, _)| name.kind != 3).map(|(name, bucket)| {
+            let kind = match name.kind {
+                0 => Kind::Packets,
+                1 => Kind::Bytes,
+                _ => Kind::Connections,
+            };
+            let home = if name.tier < 2 { Home::Tagged } else { Home::Shared };
+            let mut specs = [Spec::default(); 4];
+            for (number, version) in bucket.versions.iter().enumerate() {
+                if let Some(version) = version
+                    && let Ok(mut spec) = Spec::new(kind, home, version.rate, version.burst)
+                {
+                    spec.id = bucket.id;
+                    spec.version = number as u8;
+                    specs[number] = spec;
+                }
+            }
+            (bucket.id, specs)
+        })
+    }
+
+    /// The number of a series, given on first use.
+    pub fn series_of(&mut self, service: &str, class: &str, reason: Reason) -> Result<u32, CompileError> {
+        let key = (service.to_owned(), class.to_owned(), reason as u8);
+        if let Some(number) = self.series_index.get(&key) {
+            return Ok(*number);
+        }
+        let number = match self.free_series.pop() {
+            Some(number) => number,
+            // Every series takes two numbers, so that a freed one serves any reason.
+            None if self.next_series + 1 < PAGES * PAGE_SERIES => {
+                self.next_series += 2;
+                self.next_series - 2
+            }
+            None => return Err(CompileError::TooMany { what: "counter series", most: PAGES * PAGE_SERIES / 2 - 1 }),
+        };
+        self.series.push(SeriesRecord { service: key.0.clone(), class: key.1.clone(), reason: key.2, number });
+        self.series_index.insert(key, number);
+        Ok(number)
+    }
+
+    /// Takes back the series of services and classes that are gone; returns their numbers, which must be zeroed
+    /// before a later compilation gives them away.
+    pub fn retire_series(&mut self, keep: impl Fn(&str, &str) -> bool) -> Vec<u32> {
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.series).into_iter().partition(|record| keep(&record.service, &record.class));
+        self.series = kept;
+        self.reindex();
+        let numbers: Vec<u32> = gone.iter().map(|record| record.number).collect();
+        self.free_series.extend(&numbers);
+        numbers
+    }
+}
+
+impl Version {
+    fn drain_ns(&self) -> u64 {
+        // The whole burst, refilled at the rate, and a second for clocks that lag.
+        let ns = u128::from(self.burst) * 1_000_000_000 / u128::from(self.rate.max(1)) + 1_000_000_000;
+        u64::try_from(ns).unwrap_or(u64::MAX)
+    }
+}
+
+impl Bucket {
+    /// The version that stands for a limit: one that has it already, or one whose debts have drained, or (after four
+    /// different limits within one drain time) the one that drains first. Debts under that one then keep
+    /// their time rather than their tokens.
+    fn version(&mut self, limit: Limit, now_ns: u64) -> u8 {
+        let same = self
+            .versions
+            .iter()
+            .position(|version| version.is_some_and(|v| v.rate == limit.rate && v.burst == limit.burst));
+        if let Some(at) = same {
+            return at as u8;
+        }
+        let at = (0..4usize)
+            .filter(|at| !self.in_use.contains(&(*at as u8)))
+            .min_by_key(|at| match self.versions[*at] {
+                None => 0,
+                Some(version) => match version.drained_ns {
+                    Some(drained) if drained <= now_ns => 1,
+                    Some(drained) => drained,
+                    None => u64::MAX,
+                },
+            })
+            .unwrap_or(0);
+        self.versions[at] = Some(Version { rate: limit.rate, burst: limit.burst, drained_ns: None });
+        at as u8
+    }
+}
+
+impl BucketName {
+    /// What to call it in an error.
+    pub fn describe(&self) -> String {
+        let tier = ["per_source", "per_network", "class total", "total"][usize::from(self.tier.min(3))];
+        let kind = ["packets", "bytes", "connections", "block"][usize::from(self.kind.min(3))];
+        let class = if self.class.is_empty() { String::new() } else { format!(" class {}", self.class) };
+        format!("service {}{class} {tier} {kind}", self.service)
+    }
+}

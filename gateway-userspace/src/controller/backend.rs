@@ -1,0 +1,170 @@
+//! What the controller needs from the kernel and from the clocks, so that it can be tested without either.
+
+use std::{fs, time::Duration};
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+
+use crate::{
+    kernel::{
+        Applied, Attachment, BanEntry, Counter, Dataplane, KernelError, Lever, ListContents, Losses,
+        SourceSlots, XdpModeChoice,
+    },
+    policy::model::Policy,
+};
+
+/// The kernel half, as [`Dataplane`] offers it; each method is described there.
+#[allow(
+    missing_docs,
+    reason = "each method is described at Dataplane's method of the same name"
+)]
+pub trait Backend: Send {
+    fn apply(
+        &mut self,
+        policy: &Policy,
+        text: &str,
+        lists: &ListContents,
+        levers: &[Lever],
+    ) -> Result<Applied, KernelError>;
+    fn set_levers(&mut self, levers: &[Lever]) -> Result<(), KernelError>;
+    fn levers(&self) -> Result<Vec<Lever>, KernelError>;
+    fn policy_text(&self) -> Result<Option<String>, KernelError>;
+    fn attach(&mut self, interface: &str, mode: XdpModeChoice) -> Result<Attachment, KernelError>;
+    fn attachments(&self) -> Result<Vec<Attachment>, KernelError>;
+    fn detach(&mut self, interface: &str) -> Result<bool, KernelError>;
+    fn counters(&self) -> Result<Vec<Counter>, KernelError>;
+    fn losses(&self) -> Result<Losses, KernelError>;
+    fn source_slots(&self) -> Result<SourceSlots, KernelError>;
+    fn change_bans(
+        &mut self,
+        set: &[BanEntry],
+        delete: &[(IpNet, Option<String>)],
+    ) -> Result<(), KernelError>;
+    fn bans(&self) -> Result<Vec<BanEntry>, KernelError>;
+}
+
+impl Backend for Dataplane {
+    fn apply(
+        &mut self,
+        policy: &Policy,
+        text: &str,
+        lists: &ListContents,
+        levers: &[Lever],
+    ) -> Result<Applied, KernelError> {
+        Self::apply(self, policy, text, lists, levers)
+    }
+
+    fn set_levers(&mut self, levers: &[Lever]) -> Result<(), KernelError> {
+        Self::set_levers(self, levers)
+    }
+
+    fn levers(&self) -> Result<Vec<Lever>, KernelError> {
+        Self::levers(self)
+    }
+
+    fn policy_text(&self) -> Result<Option<String>, KernelError> {
+        Self::policy_text(self)
+    }
+
+    fn attach(&mut self, interface: &str, mode: XdpModeChoice) -> Result<Attachment, KernelError> {
+        Self::attach(self, interface, mode)
+    }
+
+    fn attachments(&self) -> Result<Vec<Attachment>, KernelError> {
+        Self::attachments(self)
+    }
+
+    fn detach(&mut self, interface: &str) -> Result<bool, KernelError> {
+        Self::detach(self, interface)
+    }
+
+    fn counters(&self) -> Result<Vec<Counter>, KernelError> {
+        Self::counters(self)
+    }
+
+    fn losses(&self) -> Result<Losses, KernelError> {
+        Self::losses(self)
+    }
+
+    fn source_slots(&self) -> Result<SourceSlots, KernelError> {
+        Self::source_slots(self)
+    }
+
+    fn change_bans(
+        &mut self,
+        set: &[BanEntry],
+        delete: &[(IpNet, Option<String>)],
+    ) -> Result<(), KernelError> {
+        Self::change_bans(self, set, delete)
+    }
+
+    fn bans(&self) -> Result<Vec<BanEntry>, KernelError> {
+        Self::bans(self)
+    }
+}
+
+/// One moment on both clocks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Moment {
+    /// The kernel's monotonic clock, in nanoseconds.
+    pub ns: u64,
+    /// The wall clock.
+    pub wall: Timestamp,
+}
+
+impl Moment {
+    /// The wall-clock time of a moment on the kernel's clock.
+    pub fn wall_at(&self, ns: u64) -> Timestamp {
+        let (ahead, span) = if ns >= self.ns {
+            (true, ns - self.ns)
+        } else {
+            (false, self.ns - ns)
+        };
+        let span = Duration::from_nanos(span);
+        let moved = if ahead {
+            self.wall.checked_add(span)
+        } else {
+            self.wall.checked_sub(span)
+        };
+        // Only a clock set to the end of time gets here; the present is the least wrong answer then.
+        moved.unwrap_or(self.wall)
+    }
+
+    /// The kernel's time after a span in seconds.
+    pub fn ns_after(&self, seconds: u64) -> u64 {
+        self.ns.saturating_add(seconds.saturating_mul(1_000_000_000))
+    }
+
+    /// Whole seconds from now to `ns`, rounded up, so that what is in force never shows 0 left.
+    pub fn seconds_to(&self, ns: u64) -> u64 {
+        ns.saturating_sub(self.ns).div_ceil(1_000_000_000)
+    }
+}
+
+/// Where the time comes from.
+pub trait Clock: Send + Sync {
+    /// The present.
+    fn now(&self) -> Moment;
+    /// Names the boot that the kernel's clock counts from.
+    fn boot_id(&self) -> String;
+}
+
+/// The machine's clocks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Moment {
+        Moment {
+            ns: Dataplane::now_ns(),
+            wall: Timestamp::now(),
+        }
+    }
+
+    fn boot_id(&self) -> String {
+        // Without it every saved end is worked out from the wall clock, which is right, only less exact.
+        fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .map(|id| id.trim().to_owned())
+            .unwrap_or_default()
+    }
+}

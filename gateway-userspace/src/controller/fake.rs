@@ -1,0 +1,201 @@
+//! A kernel half in memory, and clocks that tests set.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+
+use super::backend::{Backend, Clock, Moment};
+use crate::{
+    kernel::{
+        Applied, Attachment, BanEntry, Counter, KernelError, Lever, ListContents, Losses, SourceSlots,
+        XdpMode, XdpModeChoice,
+    },
+    policy::model::Policy,
+};
+
+/// What the fake kernel holds; tests look at it and set it.
+#[derive(Debug, Default)]
+pub(crate) struct Kernel {
+    pub(crate) text: Option<String>,
+    pub(crate) lists: ListContents,
+    pub(crate) applies: usize,
+    pub(crate) levers: Vec<Lever>,
+    pub(crate) attached: BTreeMap<String, Attachment>,
+    pub(crate) counters: Vec<Counter>,
+    pub(crate) losses: Losses,
+    pub(crate) bans: BTreeMap<(IpNet, Option<String>), u64>,
+    services: Vec<String>,
+    /// The next change is refused with this.
+    pub(crate) refuse: Option<&'static str>,
+    /// Interfaces that cannot be attached to.
+    pub(crate) unwilling: Vec<String>,
+}
+
+impl Kernel {
+    fn willing(&mut self) -> Result<(), KernelError> {
+        self.refuse
+            .take()
+            .map_or(Ok(()), |why| Err(KernelError::Other(why.into())))
+    }
+}
+
+/// A handle to a fake kernel.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fake(pub(crate) Arc<Mutex<Kernel>>);
+
+impl Backend for Fake {
+    fn apply(
+        &mut self,
+        policy: &Policy,
+        text: &str,
+        lists: &ListContents,
+        levers: &[Lever],
+    ) -> Result<Applied, KernelError> {
+        let mut kernel = self.0.lock().unwrap();
+        kernel.willing()?;
+        kernel.text = Some(text.into());
+        kernel.lists = lists.clone();
+        kernel.levers = levers.to_vec();
+        kernel.services = policy
+            .services
+            .iter()
+            .map(|service| service.name.clone())
+            .collect();
+        kernel.applies += 1;
+        let prefixes = lists.values().map(Vec::len).sum();
+        Ok(Applied {
+            services: policy.services.len(),
+            prefixes,
+            took: Duration::from_millis(3),
+        })
+    }
+
+    fn set_levers(&mut self, levers: &[Lever]) -> Result<(), KernelError> {
+        let mut kernel = self.0.lock().unwrap();
+        kernel.willing()?;
+        kernel.levers = levers.to_vec();
+        Ok(())
+    }
+
+    fn levers(&self) -> Result<Vec<Lever>, KernelError> {
+        Ok(self.0.lock().unwrap().levers.clone())
+    }
+
+    fn policy_text(&self) -> Result<Option<String>, KernelError> {
+        Ok(self.0.lock().unwrap().text.clone())
+    }
+
+    fn attach(&mut self, interface: &str, _: XdpModeChoice) -> Result<Attachment, KernelError> {
+        let mut kernel = self.0.lock().unwrap();
+        if kernel.unwilling.iter().any(|name| name == interface) {
+            return Err(KernelError::NoInterface {
+                name: interface.into(),
+            });
+        }
+        let reused = kernel.attached.contains_key(interface);
+        let attachment = Attachment {
+            interface: interface.into(),
+            ifindex: 7,
+            xdp_mode: XdpMode::Native,
+            fallback: None,
+            reused,
+        };
+        kernel.attached.insert(interface.into(), attachment.clone());
+        Ok(attachment)
+    }
+
+    fn attachments(&self) -> Result<Vec<Attachment>, KernelError> {
+        Ok(self.0.lock().unwrap().attached.values().cloned().collect())
+    }
+
+    fn detach(&mut self, interface: &str) -> Result<bool, KernelError> {
+        Ok(self.0.lock().unwrap().attached.remove(interface).is_some())
+    }
+
+    fn counters(&self) -> Result<Vec<Counter>, KernelError> {
+        Ok(self.0.lock().unwrap().counters.clone())
+    }
+
+    fn losses(&self) -> Result<Losses, KernelError> {
+        Ok(self.0.lock().unwrap().losses)
+    }
+
+    fn source_slots(&self) -> Result<SourceSlots, KernelError> {
+        Ok(SourceSlots { in_debt: 1, free: 99 })
+    }
+
+    fn change_bans(
+        &mut self,
+        set: &[BanEntry],
+        delete: &[(IpNet, Option<String>)],
+    ) -> Result<(), KernelError> {
+        let mut kernel = self.0.lock().unwrap();
+        kernel.willing()?;
+        let named = set
+            .iter()
+            .map(|entry| &entry.service)
+            .chain(delete.iter().map(|(_, service)| service));
+        if let Some(unknown) = named.flatten().find(|service| !kernel.services.contains(service)) {
+            return Err(KernelError::NoService {
+                name: unknown.clone(),
+            });
+        }
+        for key in delete {
+            kernel.bans.remove(key);
+        }
+        for entry in set {
+            kernel
+                .bans
+                .insert((entry.prefix, entry.service.clone()), entry.until_ns);
+        }
+        Ok(())
+    }
+
+    fn bans(&self) -> Result<Vec<BanEntry>, KernelError> {
+        let kernel = self.0.lock().unwrap();
+        let entries = kernel.bans.iter();
+        let entries = entries.map(|((prefix, service), until_ns)| BanEntry {
+            prefix: *prefix,
+            service: service.clone(),
+            until_ns: *until_ns,
+        });
+        Ok(entries.collect())
+    }
+}
+
+/// Clocks that stand still until a test moves them.
+#[derive(Clone, Debug)]
+pub(crate) struct FakeClock(Arc<Mutex<Moment>>);
+
+impl Default for FakeClock {
+    fn default() -> Self {
+        let wall = Timestamp::from_second(1_800_000_000).unwrap();
+        Self(Arc::new(Mutex::new(Moment {
+            ns: 1_000_000_000_000,
+            wall,
+        })))
+    }
+}
+
+impl FakeClock {
+    pub(crate) fn pass(&self, seconds: u64) {
+        let mut now = self.0.lock().unwrap();
+        now.ns += seconds * 1_000_000_000;
+        now.wall = now.wall.checked_add(Duration::from_secs(seconds)).unwrap();
+    }
+}
+
+impl Clock for FakeClock {
+    fn now(&self) -> Moment {
+        *self.0.lock().unwrap()
+    }
+
+    fn boot_id(&self) -> String {
+        "test-boot".into()
+    }
+}

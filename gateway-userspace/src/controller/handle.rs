@@ -1,0 +1,137 @@
+//! The engine, shared between the sockets, the signals and the upkeep.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::{Notify, watch};
+
+use super::{engine::Engine, prepare::Prepared};
+use crate::{
+    api::{
+        error::Failure,
+        peer::Peer,
+        types::{PolicyApplied, PolicyApplyRequest, code},
+    },
+    policy::{PolicyErrors, bounds},
+};
+
+/// The longest that the upkeep sleeps: kernel time and the event loop's may drift apart over a suspended machine.
+const LONGEST_SLEEP: Duration = Duration::from_mins(1);
+
+/// How long after a change it is saved, together with those that came meanwhile.
+const SETTLE: Duration = Duration::from_millis(250);
+
+/// A handle to the engine. Kernel work may take a while, so it runs off the event loop; one at a time.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    engine: Mutex<Engine>,
+    changed: Notify,
+}
+
+impl Handle {
+    /// Shares an engine.
+    pub fn new(engine: Engine) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                engine: Mutex::new(engine),
+                changed: Notify::new(),
+            }),
+        }
+    }
+
+    /// Asks the engine.
+    pub async fn call<T, F>(&self, work: F) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Engine) -> Result<T, Failure> + Send + 'static,
+    {
+        let shared = Arc::clone(&self.shared);
+        off_loop(move || work(&mut shared.engine.lock().unwrap_or_else(PoisonError::into_inner))).await?
+    }
+
+    /// Changes something: the upkeep looks again at what is due.
+    pub async fn change<T, F>(&self, work: F) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Engine) -> Result<T, Failure> + Send + 'static,
+    {
+        let result = self.call(work).await;
+        self.shared.changed.notify_one();
+        result
+    }
+
+    /// Validates a policy (aside, while others go on) and puts it in force.
+    pub async fn apply(&self, request: PolicyApplyRequest, peer: Peer) -> Result<PolicyApplied, Failure> {
+        if request.text.len() as u64 > bounds::MAX_FILE {
+            return Err(Failure::new(code::TOO_LARGE, "a policy is at most 16 MiB"));
+        }
+        if !request.path.starts_with('/') {
+            return Err(Failure::invalid(
+                "path must be absolute: list files are relative to its folder",
+            ));
+        }
+        let prepared = off_loop(move || Prepared::from_text(&request.text, &request.path)).await??;
+        self.change(move |engine| engine.apply(prepared, Some(peer)))
+            .await
+    }
+
+    /// Reads the policy file again; when it is not valid, what is in force stays.
+    pub async fn reload(&self) -> Result<PolicyApplied, Failure> {
+        let path = self.call(|engine| Ok(engine.policy_file())).await?;
+        let prepared: Result<Prepared, PolicyErrors> = off_loop(move || Prepared::from_file(&path)).await?;
+        let prepared = prepared?;
+        self.change(move |engine| engine.reload(prepared)).await
+    }
+
+    /// Does what happens by itself, until `stop` changes.
+    pub async fn upkeep(self, mut stop: watch::Receiver<bool>) {
+        loop {
+            let next = self.call(|engine| {
+                let next = engine.upkeep();
+                Ok(Duration::from_nanos(engine.nanoseconds_to(next)))
+            });
+            let sleep = next.await.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP);
+            tokio::select! {
+                () = tokio::time::sleep(sleep) => {}
+                () = self.shared.changed.notified() => {
+                    // Something may be due sooner now. The pause lets a thousand changes be saved as one.
+                    tokio::time::sleep(SETTLE).await;
+                }
+                _ = stop.changed() => return,
+            }
+            self.save().await;
+        }
+    }
+
+    /// Saves what is not saved yet.
+    pub async fn save(&self) {
+        let Ok(Some(pending)) = self.call(|engine| Ok(engine.take_unsaved())).await else {
+            return;
+        };
+        let written = off_loop(move || {
+            let result = pending.write();
+            (pending, result)
+        });
+        if let Ok((pending, result)) = written.await {
+            let told = self.call(move |engine| {
+                engine.saved(pending, result);
+                Ok(())
+            });
+            // It fails only when the runtime is ending, and then nobody asks any more.
+            let _ = told.await;
+        }
+    }
+}
+
+async fn off_loop<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| Failure::internal("the controller is stopping"))
+}

@@ -1,0 +1,37 @@
+//! The daemon behind `weir run`.
+//!
+//! A start changes nothing until it is sure to succeed: the policy is read and validated, the interfaces are looked up,
+//! the state directory, the address and the socket are taken; only then is the kernel half opened, the policy put in
+//! force, and each interface attached. Stopping leaves enforcement on.
+//!
+//! - `engine` holds all state and makes every change (`*_ops` and `status` are its parts); it knows no threads
+//! - `handle` shares it: one kernel operation at a time, off the event loop
+//! - `backend` is the seam to the kernel and the clocks, where tests put their own
+//! - `upkeep` is what happens by itself
+
+pub mod backend;
+mod ban_ops;
+pub mod engine;
+mod filecheck;
+mod handle;
+mod lever_ops;
+mod list_ops;
+mod listen;
+pub mod logging;
+mod prepare;
+mod rates;
+mod run;
+mod status;
+mod upkeep;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    handle::Handle,
+    listen::ListenError,
+    prepare::Prepared,
+    run::{RunError, RunOptions, run},
+};

@@ -1,0 +1,339 @@
+//! From a command line to a running controller, and down again.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Instant};
+
+use tokio::{
+    runtime,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
+
+use super::{
+    backend::{Backend, SystemClock},
+    engine::{Choice, Engine, Parts, StartError},
+    handle::Handle,
+    listen::{ControlSocket, ListenError, bind_web},
+    logging,
+    prepare::Prepared,
+};
+use crate::{
+    api::{
+        error::Failure,
+        server::{serve_tcp, serve_unix},
+        web,
+    },
+    kernel::{Attachment, Dataplane, KernelError, Opened, XdpMode, XdpModeChoice},
+    notify,
+    policy::PolicyErrors,
+    state::{PolicyState, StateError, Store},
+};
+
+/// Threads for kernel and disk work; few, because one works at a time and the others wait.
+const WORKERS: usize = 4;
+
+/// What `weir run` was asked to do.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// The policy file.
+    pub policy: PathBuf,
+    /// Interfaces to attach to; when there are any, the policy's own are ignored.
+    pub interfaces: Vec<String>,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// The address of `/metrics`, `/healthz` and `/readyz`.
+    pub listen: SocketAddr,
+    /// Which XDP mode to attach in.
+    pub xdp_mode: XdpModeChoice,
+    /// Where bans, live lists and the policy in force are kept.
+    pub state_dir: PathBuf,
+    /// Where programs, links and maps are pinned.
+    pub bpffs: PathBuf,
+    /// Take enforcement off when it ends.
+    pub detach_on_exit: bool,
+}
+
+/// Why the controller did not start, or did not end well.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each variant is described by its message")]
+pub enum RunError {
+    #[error("{0}")]
+    Policy(PolicyErrors),
+    #[error(
+        "no interface to attach to: name one in the policy (interfaces = [\"eth0\"]) or with --interface; `ip link` lists those that exist"
+    )]
+    NoInterface,
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("{0}")]
+    Failed(#[from] Failure),
+    #[error("cannot {what}: {source}")]
+    System {
+        what: &'static str,
+        source: std::io::Error,
+    },
+}
+
+impl RunError {
+    /// The process's exit code: 2 for wrong usage or an invalid policy, else 1.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Policy(_) | Self::NoInterface => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// Attaches and controls until SIGTERM or SIGINT.
+pub fn run(mut options: RunOptions) -> Result<(), RunError> {
+    logging::init();
+    let began = Instant::now();
+    // The next start may be in another working directory, and finds the list files by this path.
+    options.policy = std::path::absolute(&options.policy).map_err(|source| RunError::System {
+        what: "find the working directory",
+        source,
+    })?;
+    let file = Prepared::from_file(&options.policy).map_err(RunError::Policy)?;
+    for warning in &file.warnings {
+        tracing::warn!("{warning}");
+    }
+    let interfaces = interfaces(&options, &file)?;
+    let store = Arc::new(Store::open(&options.state_dir)?);
+    let web = bind_web(options.listen)?;
+    let (socket, control) = ControlSocket::bind(&options.socket)?;
+
+    let choice = Choice::of(&store, file)?;
+    let (dataplane, opened) = Dataplane::open(&options.bpffs, &choice.prepared.policy.source)?;
+    if let Opened::Replaced(lost) = &opened {
+        tracing::warn!(
+            lost,
+            "what was pinned does not fit this version of weir and was replaced"
+        );
+    }
+    let before = dataplane.policy_text()?;
+    let parts = Parts {
+        backend: Box::new(dataplane),
+        clock: Arc::new(SystemClock),
+        store: Arc::clone(&store),
+        policy_file: options.policy.clone(),
+    };
+    let before = before.and_then(|text| recover(&store, &text));
+    let mut engine = Engine::start(parts, choice)?;
+    let attached = match engine.attach(&interfaces, options.xdp_mode) {
+        Ok(attached) => attached,
+        Err(failure) => {
+            if let Some(before) = before {
+                engine.restore(before);
+            }
+            return Err(failure.into());
+        }
+    };
+    engine.save_policy()?;
+    for attachment in &attached {
+        log_attachment(attachment);
+    }
+
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(WORKERS)
+        .build()
+        .map_err(|source| RunError::System {
+            what: "start the event loop",
+            source,
+        })?;
+    let handle = Handle::new(engine);
+    let stopped = runtime.block_on(async {
+        let system = |what| move |source| RunError::System { what, source };
+        let signals = Signals::new().map_err(system("listen for signals"))?;
+        let control =
+            tokio::net::UnixListener::from_std(control).map_err(system("serve the control socket"))?;
+        let web = tokio::net::TcpListener::from_std(web).map_err(system("serve --listen"))?;
+        let status = format!("enforcing on {}", interfaces.join(", "));
+        serve(&handle, control, web, signals, &status, began, &options).await
+    });
+    drop(socket);
+    stopped?;
+    finish(&runtime, &handle, options.detach_on_exit)
+}
+
+/// The interfaces to attach to; all of them exist.
+fn interfaces(options: &RunOptions, file: &Prepared) -> Result<Vec<String>, RunError> {
+    let named = if options.interfaces.is_empty() {
+        &file.policy.interfaces
+    } else {
+        &options.interfaces
+    };
+    let mut interfaces: Vec<String> = Vec::new();
+    for name in named {
+        if !interfaces.contains(name) {
+            interfaces.push(name.clone());
+        }
+    }
+    if interfaces.is_empty() {
+        return Err(RunError::NoInterface);
+    }
+    for name in &interfaces {
+        if nix::net::if_::if_nametoindex(name.as_str()).is_err() {
+            return Err(KernelError::NoInterface { name: name.clone() }.into());
+        }
+    }
+    Ok(interfaces)
+}
+
+/// The policy that the kernel holds from before this start, to go back to when an interface refuses.
+fn recover(store: &Store, text: &str) -> Option<Prepared> {
+    let stored: Option<PolicyState> = store.load(PolicyState::FILE).ok().flatten();
+    let path = stored
+        .filter(|stored| stored.text == text)
+        .map(|stored| stored.path);
+    let path = path.unwrap_or_else(|| "/policy in force".to_owned());
+    Prepared::from_text(text, &path)
+        .inspect_err(
+            |errors| tracing::warn!(%errors, "the policy in force before this start cannot be read back"),
+        )
+        .ok()
+}
+
+fn log_attachment(attachment: &Attachment) {
+    let Attachment {
+        interface,
+        xdp_mode,
+        fallback,
+        reused,
+        ..
+    } = attachment;
+    match xdp_mode {
+        XdpMode::Native => tracing::info!(interface, xdp_mode = "native", reused, "attached"),
+        XdpMode::Generic => tracing::warn!(
+            interface,
+            xdp_mode = "generic",
+            reused,
+            why = fallback.as_deref().unwrap_or("asked for"),
+            "attached in generic mode: it is slower and sees super-frames, so packet limits are not exact"
+        ),
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+async fn serve(
+    handle: &Handle,
+    control: tokio::net::UnixListener,
+    web: tokio::net::TcpListener,
+    mut signals: Signals,
+    status: &str,
+    began: Instant,
+    options: &RunOptions,
+) -> Result<(), RunError> {
+    let (stop, stopping) = watch::channel(false);
+    let upkeep = tokio::spawn(handle.clone().upkeep(stopping.clone()));
+    let control = tokio::spawn(serve_unix(
+        control,
+        crate::api::router(handle.clone()),
+        stopping.clone(),
+    ));
+    let web = tokio::spawn(serve_tcp(web, web::router(handle.clone()), stopping.clone()));
+    let watchdog = tokio::spawn(watchdog(handle.clone()));
+
+    let revision = handle.call(|engine| Ok(engine.revision())).await?;
+    notify::ready(status);
+    tracing::info!(
+        revision, socket = %options.socket.display(), listen = %options.listen, took_ms = began.elapsed().as_millis(),
+        "ready: {status}"
+    );
+    let signal = loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => break "SIGTERM",
+            _ = signals.interrupt.recv() => break "SIGINT",
+            _ = signals.hangup.recv() => {
+                notify::reloading();
+                tracing::info!(policy = %options.policy.display(), "SIGHUP: reading the policy file again");
+                if let Err(failure) = handle.reload().await {
+                    for line in &failure.details {
+                        tracing::error!("{line}");
+                    }
+                    tracing::error!(error = %failure, "the policy file is not put in force; what was in force stays");
+                }
+                notify::ready(status);
+            }
+        }
+    };
+    tracing::info!(signal, "stopping");
+    notify::stopping();
+    watchdog.abort();
+    // The receivers are gone only when their tasks have ended already.
+    let _ = stop.send(true);
+    for task in [control, web, upkeep] {
+        let _ = task.await;
+    }
+    Ok(())
+}
+
+/// Saves what is not saved, and takes enforcement off if that was asked for.
+fn finish(runtime: &runtime::Runtime, handle: &Handle, detach: bool) -> Result<(), RunError> {
+    runtime.block_on(async {
+        handle.save().await;
+        let attached = handle.call(|engine| engine.attachments()).await?;
+        if attached.is_empty() {
+            tracing::info!("stopped; nothing was attached");
+        } else if detach {
+            handle.call(|engine| engine.detach(&[], None)).await?;
+            tracing::info!("stopped; enforcement is off");
+        } else {
+            let names: Vec<String> = attached
+                .into_iter()
+                .map(|attachment| attachment.interface)
+                .collect();
+            tracing::info!(
+                interfaces = names.join(" "),
+                "stopped; enforcement stays on (`weir detach` takes it off)"
+            );
+        }
+        Ok(())
+    })
+}
+
+/// Tells systemd that the controller lives, which it does while the engine answers.
+async fn watchdog(handle: Handle) {
+    let Some(interval) = notify::watchdog_interval() else {
+        return;
+    };
+    loop {
+        if handle.call(|engine| Ok(engine.revision())).await.is_ok() {
+            notify::watchdog();
+        }
+        tokio::time::sleep(interval).await;
+    }
+}
+
+impl From<PolicyErrors> for RunError {
+    fn from(errors: PolicyErrors) -> Self {
+        Self::Policy(errors)
+    }
+}
+
+// The engine must be able to move to the threads that work for it.
+const _: fn() = || {
+    fn is_send<T: Send>() {}
+    is_send::<Box<dyn Backend>>();
+    is_send::<Engine>();
+};

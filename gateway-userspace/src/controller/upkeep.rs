@@ -1,0 +1,113 @@
+//! What happens by itself: bans and list entries end, counters are read for the rates, changes are saved.
+
+use std::sync::Arc;
+
+use super::engine::Engine;
+use crate::{
+    bans::SavedBans,
+    lists::{Overlay, state_file},
+    state::{StateError, Store},
+};
+
+/// How long a change may wait to be saved with the next ones, in nanoseconds.
+const SAVE_WITHIN_NS: u64 = 500_000_000;
+
+/// How long to wait after a failed save, in nanoseconds.
+const RETRY_NS: u64 = 10_000_000_000;
+
+/// What is to be written to the state directory. Writing waits for the disk, so it happens outside the engine.
+#[derive(Debug)]
+pub struct PendingSave {
+    store: Arc<Store>,
+    bans: Option<SavedBans>,
+    lists: Vec<(String, Overlay)>,
+}
+
+impl PendingSave {
+    /// Writes everything; the first failure is told when all was tried.
+    pub fn write(&self) -> Result<(), StateError> {
+        let mut result = Ok(());
+        if let Some(bans) = &self.bans {
+            result = self.store.save(SavedBans::FILE, bans);
+        }
+        for (name, overlay) in &self.lists {
+            let saved = self.store.save(&state_file(name), overlay);
+            result = result.and(saved);
+        }
+        result
+    }
+}
+
+impl Engine {
+    /// Does what is due; returns when something is due next, on the kernel's clock.
+    pub fn upkeep(&mut self) -> u64 {
+        self.prune_bans();
+        self.expire_lists();
+        let now = self.clock.now();
+        if now.ns >= self.rates.due_ns() {
+            self.sample();
+        }
+        let mut next = self.rates.due_ns();
+        if let Some(end) = self.bans.next_end() {
+            next = next.min(end);
+        }
+        if let Some(end) = self.lists.next_end() {
+            let left = u64::try_from(end.duration_since(now.wall).as_nanos()).unwrap_or(0);
+            next = next.min(now.ns.saturating_add(left));
+        }
+        if self.unsaved() {
+            next = next.min(
+                now.ns
+                    + if self.save_fault.is_some() {
+                        RETRY_NS
+                    } else {
+                        SAVE_WITHIN_NS
+                    },
+            );
+        }
+        next
+    }
+
+    /// Nanoseconds of the kernel's clock until `ns`.
+    pub fn nanoseconds_to(&self, ns: u64) -> u64 {
+        ns.saturating_sub(self.clock.now().ns)
+    }
+
+    fn unsaved(&self) -> bool {
+        self.bans_dirty || !self.lists_dirty.is_empty()
+    }
+
+    /// Takes what is not saved yet; [`Self::saved`] must follow the write.
+    pub fn take_unsaved(&mut self) -> Option<PendingSave> {
+        if !self.unsaved() {
+            return None;
+        }
+        let bans =
+            std::mem::take(&mut self.bans_dirty).then(|| SavedBans::of(&self.bans, &self.clock.boot_id()));
+        let names = std::mem::take(&mut self.lists_dirty);
+        let lists = names
+            .into_iter()
+            .filter_map(|name| Some((name.clone(), self.lists.overlay(&name)?.clone())));
+        Some(PendingSave {
+            lists: lists.collect(),
+            bans,
+            store: Arc::clone(&self.store),
+        })
+    }
+
+    /// What became of a write. A failed one is tried again with the next.
+    pub fn saved(&mut self, save: PendingSave, result: Result<(), StateError>) {
+        match result {
+            Ok(()) => self.save_fault = None,
+            Err(error) => {
+                if self.save_fault.is_none() {
+                    tracing::error!(%error, "bans and lists are in force but cannot be saved");
+                }
+                self.save_fault = Some(error.to_string());
+                self.bans_dirty |= save.bans.is_some();
+                self.lists_dirty
+                    .extend(save.lists.into_iter().map(|(name, _)| name));
+            }
+        }
+    }
+}

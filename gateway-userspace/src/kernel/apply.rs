@@ -1,0 +1,272 @@
+//! Putting a policy in force: fill what is not in force, then switch with one write.
+//!
+//! Arrays have two halves and are written where no packet looks; tries and hash tables are made anew and put into a free
+//! slot of a map in maps. Putting one there waits until every packet that runs has finished (`synchronize_rcu`, kernel
+//! 5.0 on), which is also what makes the other half safe to write: the packets that read it began before
+//! the last switch. The waits of several tables run side by side, so an apply waits once.
+
+use std::{thread, time::Instant};
+
+use aya_obj::generated::bpf_map_type;
+use gateway_core::image::{
+    ADDRESS_GROUPS, Control, DestinationEntry, Generation, ListEntry, PORT_CELLS, PROTECT_RULES, SLOTS, SUBJECTS, flags,
+    half,
+};
+use ipnet::IpNet;
+
+use super::{
+    Applied, Dataplane, KernelError, Lever, ListContents,
+    pins::io_error,
+    sys::{Map, Plain, Shape},
+};
+use crate::{
+    compile::{CompileError, Image, compile, ports::CLASS_WORDS, prefix},
+    policy::{self, model::Policy},
+};
+
+/// `BPF_F_NO_PREALLOC`, which tries demand.
+const NO_PREALLOC: u32 = 1;
+
+/// What each half of the arrays that seldom change holds.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    port_classes: [Vec<u64>; 2],
+    source_ports: [Vec<u64>; 2],
+    port_table: [Vec<u64>; 2],
+}
+
+impl From<CompileError> for KernelError {
+    fn from(error: CompileError) -> Self {
+        match error {
+            CompileError::NoService(name) => Self::NoService { name },
+            other => Self::TooLarge { what: other.to_string() },
+        }
+    }
+}
+
+fn failed(what: &'static str) -> impl Fn(std::io::Error) -> KernelError {
+    move |source| match source.raw_os_error() {
+        Some(libc::ENOMEM) => KernelError::TooLarge { what: format!("the kernel has no memory for {what}") },
+        _ => io_error(format!("cannot write {what}"), source),
+    }
+}
+
+impl Dataplane {
+    /// Compiles `policy` and puts it in force for every attached interface in one switch. On any error what was in
+    /// force stays in force. Call it before the first [`Self::attach`].
+    /// `text` is the policy file's text; it is kept beside the maps, so that levers work without a controller.
+    pub fn apply(
+        &mut self,
+        policy: &Policy,
+        text: &str,
+        lists: &ListContents,
+        levers: &[Lever],
+    ) -> Result<Applied, KernelError> {
+        if super::lines_of(&policy.source) != self.constants.lines {
+            return Err(KernelError::Other(format!(
+                "source.max_tracked is allocated once, now for about {} slots; to change it, restart weir with the new policy \
+                 (its buckets then start full)",
+                u64::from(self.constants.lines) * 7
+            )));
+        }
+        self.switch(policy, text, Some(lists), levers)
+    }
+
+    /// Changes the levers only; the policy, the lists and the state of every bucket stay.
+    pub fn set_levers(&mut self, levers: &[Lever]) -> Result<(), KernelError> {
+        let Some(text) = self.state.text.clone() else {
+            return Err(KernelError::Other("no policy is in force, so there is nothing to pull a lever on".into()));
+        };
+        let parsed = policy::parse(&text, std::path::Path::new("(policy in force)"))
+            .map_err(|errors| KernelError::Other(format!("the pinned policy cannot be read: {errors}")))?;
+        for lever in levers {
+            if let Lever::Scale { service, .. } | Lever::Bypass { service: Some(service), .. } = lever
+                && self.state.registry.service(service).is_none()
+            {
+                return Err(KernelError::NoService { name: service.clone() });
+            }
+        }
+        self.switch(&parsed.policy, &text, None, levers).map(drop)
+    }
+
+    /// Compiles and switches. Without `lists`, those in force stay.
+    fn switch(
+        &mut self,
+        policy: &Policy,
+        text: &str,
+        lists: Option<&ListContents>,
+        levers: &[Lever],
+    ) -> Result<Applied, KernelError> {
+        let begun = Instant::now();
+        let now_ns = Self::now_ns();
+        let active = self.control(Control::Active)? as u32 & 1;
+        let before: Generation = self
+            .map("GENERATIONS")
+            .get(&active)
+            .map_err(failed("the generations"))?
+            .unwrap_or_default();
+
+        // Compile on copies: nothing of ours changes until the kernel has everything.
+        let mut next = self.state.clone();
+        let empty = ListContents::new();
+        let mut image = compile(policy, lists.unwrap_or(&empty), levers, &mut next.registry, now_ns)?;
+        let kept: std::collections::BTreeSet<(&str, &str)> = policy
+            .services
+            .iter()
+            .flat_map(|service| {
+                let classes = service.classes.iter().map(|class| (service.name.as_str(), class.name.as_str()));
+                std::iter::once((service.name.as_str(), "")).chain(classes)
+            })
+            .chain(std::iter::once((crate::compile::DEFAULT, "")))
+            .collect();
+        let cleared = next.registry.retire_series(|service, class| kept.contains(&(service, class)));
+        next.text = Some(text.to_owned());
+        next.levers = levers.to_vec();
+
+        // Numbers must be known to whoever comes after us before packets use them.
+        let previous = std::mem::replace(&mut self.state, next);
+        let result = self.install(&mut image, &before, active, lists.is_some());
+        if let Err(error) = result {
+            self.state = previous;
+            let _ = self.state.write(&self.set);
+            return Err(error);
+        }
+        // Only now: until the switch the old services' bans and counters were in use.
+        let gone = std::mem::take(&mut image.gone);
+        self.drop_bans_of(&gone)?;
+        self.clear_series(&cleared)?;
+        Ok(Applied { services: policy.services.len(), prefixes: image.lists.len(), took: begun.elapsed() })
+    }
+
+    fn install(&mut self, image: &mut Image, before: &Generation, active: u32, lists: bool) -> Result<(), KernelError> {
+        self.state.write(&self.set)?;
+        self.make_pages()?;
+        self.write_versions()?;
+
+        let fresh = 1 - active;
+        let next_slot = |slot: u32| (slot + 1) % SLOTS;
+        let mut tables: Vec<(&'static str, u32, Map)> = Vec::new();
+        if lists {
+            image.generation.lists_slot = next_slot(before.lists_slot);
+            let (v4, v6) = tries("weir_lists", &image.lists)?;
+            tables.push(("LISTS_V4", image.generation.lists_slot, v4));
+            tables.push(("LISTS_V6", image.generation.lists_slot, v6));
+        } else {
+            image.generation.lists_slot = before.lists_slot;
+            image.generation.flags |= before.flags & flags::LISTS;
+        }
+        image.generation.destinations_slot = next_slot(before.destinations_slot);
+        let (v4, v6) = tries("weir_dests", &image.destinations)?;
+        tables.push(("DESTS_V4", image.generation.destinations_slot, v4));
+        tables.push(("DESTS_V6", image.generation.destinations_slot, v6));
+        tables.push(("GROUP_TABLE", image.generation.destinations_slot, group_table(&image.group_table)?));
+        self.put(&tables)?;
+        // Every packet that looked into the other half has finished: the waits above began after the last switch.
+        self.write_half(image, fresh)?;
+        self.set_control(Control::Active, u64::from(fresh))?;
+        self.set_control(Control::Ready, 1)?;
+        self.ready = true;
+        Ok(())
+    }
+
+    /// Puts inner maps into their slots, all at once.
+    fn put(&self, tables: &[(&'static str, u32, Map)]) -> Result<(), KernelError> {
+        thread::scope(|scope| {
+            let put = |(outer, slot, inner): &(&'static str, u32, Map)| {
+                let (outer, slot, number) = (self.map(outer), *slot, inner.number());
+                thread::Builder::new()
+                    .stack_size(64 * 1024)
+                    .spawn_scoped(scope, move || outer.set(&slot, &number))
+                    .map_err(failed("the tries"))
+            };
+            let threads: Vec<_> = tables.iter().map(put).collect::<Result<_, _>>()?;
+            for thread in threads {
+                match thread.join() {
+                    Ok(result) => result.map_err(failed("the tries"))?,
+                    Err(_) => return Err(KernelError::Other("a thread that writes tables ended badly".into())),
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Writes the half of every array that belongs to generation `fresh`.
+    fn write_half(&mut self, image: &Image, fresh: u32) -> Result<(), KernelError> {
+        let half_of = |size| half(fresh, size, 0);
+        self.map("SUBJECT_TABLE")
+            .set_run(half_of(SUBJECTS), &image.subjects)
+            .map_err(failed("the services"))?;
+        self.map("ADDRESS_GROUP")
+            .set_run(half_of(ADDRESS_GROUPS), &image.groups)
+            .map_err(failed("the address groups"))?;
+        self.map("VLANS").set_run(half_of(64), &image.vlans).map_err(failed("the VLANs"))?;
+        self.map("PROTECT").set_run(half_of(PROTECT_RULES), &image.protect).map_err(failed("the protect rules"))?;
+        let at = fresh as usize;
+        let written = &mut self.written;
+        for (name, first, fresh, held) in [
+            ("PORT_CLASSES", half_of(CLASS_WORDS as u32), &image.port_classes, &mut written.port_classes[at]),
+            ("SOURCE_PORTS", half_of(CLASS_WORDS as u32), &image.source_ports, &mut written.source_ports[at]),
+            ("PORT_TABLE", half_of(PORT_CELLS / 4), &image.port_table, &mut written.port_table[at]),
+        ] {
+            if fresh != held {
+                held.clear();
+                self.maps[name].set_run(first, fresh).map_err(failed("the port tables"))?;
+                held.clone_from(fresh);
+            }
+        }
+        self.map("GENERATIONS").set(&fresh, &image.generation).map_err(failed("the generations"))
+    }
+
+    fn write_versions(&self) -> Result<(), KernelError> {
+        let (keys, values): (Vec<u32>, Vec<_>) = self.state.registry.versions().unzip();
+        self.map("VERSIONS").set_all(&keys, &values).map_err(failed("the bucket versions"))
+    }
+}
+
+/// A table that a trie of this shape holds.
+fn trie<K: Plain, V: Plain>(name: &str, keys: &[K], values: &[V]) -> Result<Map, KernelError> {
+    let shape = Shape {
+        kind: bpf_map_type::BPF_MAP_TYPE_LPM_TRIE,
+        key: size_of::<K>() as u32,
+        value: size_of::<V>() as u32,
+        entries: keys.len().max(1) as u32,
+        flags: NO_PREALLOC,
+    };
+    let map = Map::create(name, &shape).map_err(failed("a trie"))?;
+    map.set_all(keys, values).map_err(failed("a trie"))?;
+    Ok(map)
+}
+
+/// Two tries, IPv4 and IPv6, of prefixes with entries.
+fn tries<V: Plain>(name: &str, entries: &[(IpNet, V)]) -> Result<(Map, Map), KernelError> {
+    let (mut keys4, mut values4): (Vec<[u32; 2]>, Vec<V>) = (Vec::new(), Vec::new());
+    let (mut keys6, mut values6): (Vec<[u32; 5]>, Vec<V>) = (Vec::new(), Vec::new());
+    for (net, entry) in entries {
+        let words = prefix::words(net.network());
+        let length = u32::from(net.prefix_len());
+        if net.addr().is_ipv4() {
+            keys4.push([length, words[0]]);
+            values4.push(*entry);
+        } else {
+            keys6.push([length, words[0], words[1], words[2], words[3]]);
+            values6.push(*entry);
+        }
+    }
+    Ok((trie(name, &keys4, &values4)?, trie(name, &keys6, &values6)?))
+}
+
+fn group_table(entries: &[(u64, u32)]) -> Result<Map, KernelError> {
+    let shape = Shape {
+        kind: bpf_map_type::BPF_MAP_TYPE_HASH,
+        key: 8,
+        value: 4,
+        entries: entries.len().max(1) as u32,
+        flags: NO_PREALLOC,
+    };
+    let map = Map::create("weir_groups", &shape).map_err(failed("the group table"))?;
+    let (keys, values): (Vec<u64>, Vec<u32>) = entries.iter().copied().unzip();
+    map.set_all(&keys, &values).map_err(failed("the group table"))?;
+    Ok(map)
+}
+
+const _: () = assert!(size_of::<ListEntry>() == 20 && size_of::<DestinationEntry>() == 8);

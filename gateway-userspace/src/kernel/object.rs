@@ -1,0 +1,117 @@
+//! The BPF object: making its maps, loading its programs.
+
+use std::{
+    os::fd::{AsFd as _, BorrowedFd},
+    path::Path,
+};
+
+use aya::{
+    Ebpf, EbpfLoader, EbpfError,
+    programs::{ProgramError, Xdp},
+};
+
+use super::{KernelError, pins};
+
+/// The object that the build script made.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-ebpf"));
+
+/// Every map of the object, all of them pinned.
+pub(super) const MAPS: &[&str] = &[
+    "CONTROL", "GENERATIONS", "SUBJECT_TABLE", "PORT_CLASSES", "SOURCE_PORTS", "PORT_TABLE", "ADDRESS_GROUP", "VLANS",
+    "PROTECT", "LISTS_V4", "LISTS_V6", "DESTS_V4", "DESTS_V6", "GROUP_TABLE", "BANS_V4", "BANS_V6", "SOURCES", "SHARED",
+    "VERSIONS", "COUNTERS", "EVENTS_SEEN",
+];
+
+/// What is fixed in a program when it is loaded.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Constants {
+    /// Words that the hash key is made of.
+    pub(super) key: [u64; 4],
+    /// Lines of the source table.
+    pub(super) lines: u32,
+    /// The number of the interface, which its counters have.
+    pub(super) interface: u32,
+    /// Whether the clock stands in the control table.
+    pub(super) test_clock: bool,
+}
+
+/// Makes the maps that are not pinned yet under `set`, takes over those that are, and reads the programs.
+pub(super) fn prepare(set: &Path, constants: &Constants) -> Result<Ebpf, KernelError> {
+    let mut loader = EbpfLoader::new();
+    // There are no CO-RE relocations, so the kernel's own type information is not needed.
+    loader.btf(None);
+    let test_clock = u32::from(constants.test_clock);
+    loader.override_global("HASH_KEY", &constants.key, true);
+    loader.override_global("LINES", &constants.lines, true);
+    loader.override_global("INTERFACE", &constants.interface, true);
+    loader.override_global("TEST_CLOCK", &test_clock, true);
+    loader.map_max_entries("SOURCES", constants.lines);
+    for map in MAPS {
+        loader.map_pin_path(map, pins::map(set, map));
+    }
+    loader.load(OBJECT).map_err(|error| describe(&error, set))
+}
+
+/// Loads one of the object's programs; the descriptor lives as long as the object.
+pub(super) fn load<'a>(object: &'a mut Ebpf, name: &str) -> Result<BorrowedFd<'a>, KernelError> {
+    let missing = || KernelError::Load { why: format!("the object has no program {name}") };
+    let program: &mut Xdp =
+        object.program_mut(name).ok_or_else(missing)?.try_into().map_err(|_| missing())?;
+    if let Err(error) = program.load() {
+        return Err(match error {
+            ProgramError::SyscallError(call) if denied(&call.io_error) => not_permitted("load BPF programs"),
+            ProgramError::LoadError { io_error, .. } if denied(&io_error) => not_permitted("load BPF programs"),
+            ProgramError::LoadError { io_error, verifier_log } => KernelError::Load {
+                why: format!("{io_error}; the verifier's last words: {}", last_words(&verifier_log.to_string())),
+            },
+            other => KernelError::Load { why: chain(&other) },
+        });
+    }
+    match program.fd() {
+        Ok(fd) => Ok(fd.as_fd()),
+        Err(error) => Err(KernelError::Load { why: chain(&error) }),
+    }
+}
+
+fn last_words(log: &str) -> String {
+    let mut lines: Vec<&str> = log.lines().rev().filter(|line| !line.trim().is_empty()).take(6).collect();
+    lines.reverse();
+    lines.join(" | ")
+}
+
+fn denied(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EPERM)
+}
+
+pub(super) fn not_permitted(what: &str) -> KernelError {
+    KernelError::NotPermitted { what: what.to_owned() }
+}
+
+/// An error and its causes in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+fn describe(error: &EbpfError, set: &Path) -> KernelError {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(at) = cause {
+        if let Some(io) = at.downcast_ref::<std::io::Error>() {
+            match io.raw_os_error() {
+                Some(libc::EPERM) => return not_permitted("create BPF maps"),
+                Some(libc::ENOMEM) => {
+                    return KernelError::Load { why: "the kernel has no memory for the tables; lower source.max_tracked".into() };
+                }
+                _ => {}
+            }
+        }
+        cause = at.source();
+    }
+    KernelError::Load { why: format!("cannot make the maps under {}: {}", set.display(), chain(error)) }
+}
