@@ -1,5 +1,14 @@
 //! Weir's controller: policies, the kernel's maps and programs, the control socket, metrics and the command line.
 
+pub mod api;
+pub mod bans;
+pub mod client;
 pub mod compile;
+pub mod controller;
+pub mod doctor;
 pub mod kernel;
+pub mod lists;
+pub mod metrics;
+mod notify;
 pub mod policy;
+pub mod state;

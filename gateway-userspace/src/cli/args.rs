@@ -41,11 +41,15 @@ pub(crate) fn factor(text: &str) -> Result<u32, String> {
     }
 }
 
-/// A share in per cent, 0% to 100%.
+/// A change in per cent; above 100% in whole ones.
 pub(crate) fn share(text: &str) -> Result<f64, String> {
-    units::parse_share(text)
-        .map(|millionths| f64::from(millionths) / 10_000.0)
-        .map_err(|error| error.to_string())
+    let share = units::parse_share(text).map(|millionths| f64::from(millionths) / 10_000.0);
+    // A list replaced by one twice as large, with nothing in common, changes by 300%.
+    share.or_else(|error| {
+        units::parse_percent(text)
+            .map(f64::from)
+            .map_err(|_| error.to_string())
+    })
 }
 
 /// An address or a prefix.
@@ -124,7 +128,8 @@ mod tests {
     fn shares_are_per_cent() {
         assert_eq!(share("20%"), Ok(20.0));
         assert_eq!(share("0.5%"), Ok(0.5));
-        assert!(share("101%").is_err());
+        assert_eq!(share("150%"), Ok(150.0));
+        assert!(share("20").is_err() && share("x%").is_err());
     }
 
     #[test]

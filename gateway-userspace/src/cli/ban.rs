@@ -10,7 +10,7 @@ use super::{
     args::{FileOrInput, PrefixOrInput},
     output::Failure,
     prefixes,
-    table::{Align, Table, grouped, span},
+    table::{Align, Table, counted, span},
 };
 
 /// Drop everything from these sources
@@ -93,11 +93,11 @@ fn added_text(added: &BansAdded, prefixes: &[IpNet], args: &BanArgs) -> String {
     let what = match (prefixes, added.renewed) {
         ([prefix], 0) => format!("banned {prefix}"),
         ([prefix], _) => format!("renewed the ban of {prefix}"),
-        (_, 0) => format!("banned {} prefixes", grouped(added.added)),
+        (_, 0) => format!("banned {}", counted(added.added, "prefix", "prefixes")),
         (_, renewed) => format!(
-            "banned {} prefixes and renewed {} bans",
-            grouped(added.added),
-            grouped(renewed)
+            "banned {} and renewed {}",
+            counted(added.added, "prefix", "prefixes"),
+            counted(renewed, "ban", "bans")
         ),
     };
     let whom = args
@@ -239,7 +239,7 @@ PREFIX         SERVICE           LEFT  REASON
         };
         assert_eq!(
             added_text(&added, &prefixes, &args),
-            "banned 1 prefixes from web for 10 min\nnot banned: 10.9.0.1/32: it is protected\n"
+            "banned 1 prefix from web for 10 min\nnot banned: 10.9.0.1/32: it is protected\n"
         );
     }
 

@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::Serialize;
 use weir::{
     api::types::{LeverRequest, LeverStatus, LeversAnswer, LeversCleared, SCHEMA},
@@ -246,10 +246,9 @@ fn statuses(levers: &[Lever]) -> Vec<LeverStatus> {
 fn status(lever: &Lever, now: Timestamp, now_ns: u64) -> LeverStatus {
     let left = |until_ns: u64| until_ns.saturating_sub(now_ns).div_ceil(NANOSECONDS);
     // A lever lasts a day at most, so the sum is a time that exists; if it is not, now is a safe answer.
-    let ends = |seconds: u64| {
-        now.checked_add(SignedDuration::from_secs(seconds as i64))
-            .unwrap_or(now)
-    };
+    // In whole seconds, as everywhere.
+    let ends =
+        |seconds: u64| Timestamp::from_second(now.as_second().saturating_add(seconds as i64)).unwrap_or(now);
     match lever.clone() {
         Lever::Bypass {
             service,
@@ -384,7 +383,7 @@ mod tests {
 
     #[test]
     fn the_time_left_is_rounded_up() {
-        let now: Timestamp = "2026-11-27T08:59:00Z".parse().unwrap();
+        let now: Timestamp = "2026-11-27T08:59:00.7Z".parse().unwrap();
         let status = status(&bypass(None, 100 + 1_500_000_000), now, 100);
         let LeverStatus::Bypass {
             until, seconds_left, ..

@@ -17,7 +17,7 @@ use super::{
     args::FileOrInput,
     output::Failure,
     prefixes,
-    table::{Align, Table, grouped, span},
+    table::{Align, Table, counted, grouped, span},
 };
 
 /// Show and feed the policy's lists, without touching the policy
@@ -188,9 +188,9 @@ fn lists_text(answer: &ListsAnswer) -> String {
 fn list_text(answer: &ListAnswer) -> String {
     let list = &answer.list;
     let mut text = format!(
-        "# {}: {} prefixes, revision {}\n",
+        "# {}: {}, revision {}\n",
         list.list,
-        grouped(list.prefixes),
+        counted(list.prefixes, "prefix", "prefixes"),
         list.revision
     );
     let left = |prefix: &IpNet| answer.temporary.iter().find(|entry| entry.prefix == *prefix);
@@ -206,11 +206,11 @@ fn list_text(answer: &ListAnswer) -> String {
 
 fn changed_text(changed: &ListChanged) -> String {
     format!(
-        "{}: {} added, {} removed; {} prefixes in force (revision {})\n",
+        "{}: {} added, {} removed; {} in force (revision {})\n",
         changed.list.list,
         grouped(changed.added),
         grouped(changed.removed),
-        grouped(changed.list.prefixes),
+        counted(changed.list.prefixes, "prefix", "prefixes"),
         changed.list.revision
     )
 }

@@ -99,7 +99,9 @@ impl Failure {
             return serde_json::to_string(&answer).unwrap_or_default() + "\n";
         }
         let mut text = format!("weir: {}\n", self.body.message);
-        for line in &self.body.details {
+        // A single fault is often the sentence itself.
+        let told = |line: &&String| !self.body.message.contains(line.as_str());
+        for line in self.body.details.iter().filter(told) {
             let _ = writeln!(text, "  {line}");
         }
         if let Some(hint) = &self.body.hint {
@@ -195,6 +197,13 @@ mod tests {
             "{\"schema\":1,\"error\":{\"code\":\"not_found\",\"message\":\"there is no list cdn\",\
              \"hint\":\"weir list show names them\",\"details\":[\"one\",\"two\"]}}\n"
         );
+    }
+
+    #[test]
+    fn what_the_sentence_says_is_not_said_twice() {
+        let failure =
+            Failure::new(code::NO_EFFECT, "this would do nothing: a is b").details(vec!["a is b".into()]);
+        assert_eq!(failure.render(false), "weir: this would do nothing: a is b\n");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use weir::{
 use super::{
     Context,
     output::Failure,
-    table::{Align, Table, grouped},
+    table::{Align, Table, counted, grouped},
 };
 
 /// How many of the most demanding buckets a check names.
@@ -202,15 +202,15 @@ fn summary_text(summary: &Summary) -> String {
         "{}: valid\n\
          mode          {mode}\n\
          interfaces    {interfaces}\n\
-         services      {}, with {} classes and {} buckets\n\
-         lists         {}, with {} prefixes\n\
+         services      {}, with {} and {}\n\
+         lists         {}, with {}\n\
          source table  at most {} cells in debt at {} packets/s; max_tracked is {}\n",
         summary.path,
         grouped(summary.services as u64),
-        grouped(summary.classes as u64),
-        grouped(summary.buckets as u64),
+        counted(summary.classes as u64, "class", "classes"),
+        counted(summary.buckets as u64, "bucket", "buckets"),
         grouped(summary.lists.len() as u64),
-        grouped(prefixes as u64),
+        counted(prefixes as u64, "prefix", "prefixes"),
         grouped(sizing.cells),
         grouped(sizing.packets_per_second),
         grouped(sizing.max_tracked.into()),
@@ -259,10 +259,10 @@ fn summary_text(summary: &Summary) -> String {
 
 fn applied_text(applied: &PolicyApplied) -> String {
     format!(
-        "policy revision {} is in force: {} services, {} prefixes in lists, switched in {:.1} ms\n",
+        "policy revision {} is in force: {}, {} in lists, switched in {:.1} ms\n",
         applied.revision,
-        grouped(applied.services),
-        grouped(applied.prefixes),
+        counted(applied.services, "service", "services"),
+        counted(applied.prefixes, "prefix", "prefixes"),
         applied.took_seconds * 1000.0
     )
 }

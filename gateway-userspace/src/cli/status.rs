@@ -12,7 +12,7 @@ use super::{
     Context,
     levers::levers_text,
     output::Failure,
-    table::{Align, Table, bit_rate, bytes, grouped, rate, span},
+    table::{Align, Table, bit_rate, bytes, counted, grouped, rate, span},
 };
 
 /// What is attached, which policy is in force, what passes, what is dropped and why
@@ -179,9 +179,9 @@ fn reasons(
 fn footing(status: &StatusAnswer) -> String {
     let slots = &status.source_slots;
     let mut text = format!(
-        "{} bans, {} lists; source table: {} of {} slots in use\n",
-        grouped(status.bans),
-        grouped(status.lists),
+        "{}, {}; source table: {} of {} slots in use\n",
+        counted(status.bans, "ban", "bans"),
+        counted(status.lists, "list", "lists"),
         grouped(slots.in_debt),
         grouped(slots.in_debt.saturating_add(slots.free))
     );
@@ -327,7 +327,7 @@ SERVICE     REASON          DROPPED   BYTES
 storefront  source_packets   98,760  6.0 MB
 storefront  ban                   5   300 B
 
-2 bans, 1 lists; source table: 10 of 1,048,576 slots in use
+2 bans, 1 list; source table: 10 of 1,048,576 slots in use
 7 packets were judged by a shared overflow bucket: the source table was full of debtors
 
 problem: eth1 has vanished

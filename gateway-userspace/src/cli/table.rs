@@ -89,6 +89,15 @@ pub(crate) fn grouped(number: u64) -> String {
     text
 }
 
+/// A number of things: `1 prefix`, `1,204 prefixes`.
+pub(crate) fn counted(number: u64, one: &str, many: &str) -> String {
+    if number == 1 {
+        format!("1 {one}")
+    } else {
+        format!("{} {many}", grouped(number))
+    }
+}
+
 /// A rate, rounded to whole ones: `12,345`; below ten with one decimal, so that a trickle is not nothing.
 pub(crate) fn rate(per_second: f64) -> String {
     if per_second > 0.0 && per_second < 10.0 {
@@ -186,6 +195,13 @@ a-longer-name          5
             assert_eq!(grouped(number), text);
         }
         assert_eq!(grouped(u64::MAX), "18,446,744,073,709,551,615");
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!(counted(0, "ban", "bans"), "0 bans");
+        assert_eq!(counted(1, "ban", "bans"), "1 ban");
+        assert_eq!(counted(1204, "prefix", "prefixes"), "1,204 prefixes");
     }
 
     #[test]

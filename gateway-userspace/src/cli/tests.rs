@@ -73,7 +73,7 @@ fn wrong_usage_is_refused() {
         ("scale web 0% --for 1m", "expected 1% to 10000%"),
         ("scale web 50 --for 1m", "expected a percentage"),
         ("list add cdn", "required"),
-        ("list replace cdn f --max-change 200%", "expected a share"),
+        ("list replace cdn f --max-change 20", "expected a share"),
         ("run --xdp-mode fast", "possible values: auto, native, generic"),
         ("run --listen nowhere", "invalid"),
         ("policy", "Usage"),

@@ -74,8 +74,7 @@ fn path_string(path: &Path) -> io::Result<CString> {
 pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = path_string(path)?;
     let mut attributes = blank();
-    // SAFETY: plain fields of a union.
-    unsafe { attributes.__bindgen_anon_4.pathname = path.as_ptr() as u64 };
+    attributes.__bindgen_anon_4.pathname = path.as_ptr() as u64;
     bpf(bpf_cmd::BPF_OBJ_GET, &mut attributes).map(owned)
 }
 
@@ -83,8 +82,7 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
 pub(super) fn pin(descriptor: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = path_string(path)?;
     let mut attributes = blank();
-    // SAFETY: plain fields of a union.
-    unsafe { attributes.__bindgen_anon_4.pathname = path.as_ptr() as u64 };
+    attributes.__bindgen_anon_4.pathname = path.as_ptr() as u64;
     attributes.__bindgen_anon_4.bpf_fd = descriptor.as_raw_fd() as u32;
     bpf(bpf_cmd::BPF_OBJ_PIN, &mut attributes).map(drop)
 }
@@ -155,11 +153,9 @@ pub(super) struct Shape {
 pub(super) struct Map {
     fd: OwnedFd,
     pub(super) name: String,
-    pub(super) kind: u32,
     pub(super) key: usize,
     pub(super) value: usize,
     pub(super) entries: u32,
-    pub(super) flags: u32,
 }
 
 impl Map {
@@ -195,11 +191,9 @@ impl Map {
         Ok(Self {
             fd,
             name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            kind: info.type_,
             key: info.key_size as usize,
             value: info.value_size as usize,
             entries: info.max_entries,
-            flags: info.map_flags,
         })
     }
 

@@ -17,7 +17,7 @@ pub const MAX_PROTECT: usize = 64;
 /// Most port ranges in one `ports` or `source_ports`, after merging.
 pub const MAX_PORT_RANGES: usize = 1_024;
 /// Most pairs of a range of `ports` and one of `source_ports` in one service.
-pub const MAX_PORT_PAIRS: usize = 4_096;
+pub const MAX_PORT_PAIRS: usize = 1_024;
 /// How deep destination prefixes may nest.
 pub const MAX_NESTING: usize = 8;
 /// Longest name of a service, class or list, in characters.

@@ -31,7 +31,9 @@ pub(super) fn check(
 fn duplicate_names(origins: &[Origin], sink: &mut Sink<'_>) {
     let mut seen: HashMap<&str, usize> = HashMap::new();
     for (index, origin) in origins.iter().enumerate() {
-        let Some(name) = origin.name.as_deref() else { continue };
+        let Some(name) = origin.name.as_deref() else {
+            continue;
+        };
         if let Some(&first) = seen.get(name) {
             let (line, _) = sink.place(origins.get(first).map_or(0, |first| first.name_start));
             let first = first + 1;
@@ -75,7 +77,9 @@ fn nesting(scope: &PlacedScope, origins: &[Origin], sink: &mut Sink<'_>) {
                 Some(index) => format!("service[{}].addresses", index + 1),
                 None => "scope.addresses".to_owned(),
             };
-            sink.service = service.and_then(|index| origins.get(index)).and_then(|origin| origin.name.clone());
+            sink.service = service
+                .and_then(|index| origins.get(index))
+                .and_then(|origin| origin.name.clone());
             sink.error(start, key, message);
             sink.service = None;
         }
@@ -99,6 +103,10 @@ fn report_tie(tie: &Tie, services: &[Option<Service>], origins: &[Origin], sink:
         tie.what
     );
     sink.service = Some(second.name.clone());
-    sink.error(second_origin.start, format!("service[{}]", tie.second + 1), message);
+    sink.error(
+        second_origin.start,
+        format!("service[{}]", tie.second + 1),
+        message,
+    );
     sink.service = None;
 }

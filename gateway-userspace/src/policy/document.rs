@@ -7,7 +7,7 @@ use toml::de::DeTable;
 
 use super::{
     bounds, cross,
-    list::{self, KnownLists},
+    list_section::{self, KnownLists},
     model::{DefaultAction, DefaultRule, Essential, Mode, Policy, Protect, Protocol, Replies, Scope, Source},
     ports,
     prefix::parse_prefix,
@@ -15,8 +15,17 @@ use super::{
     walk::{Item, Section, Sink},
 };
 
-const KEYS: [&str; 9] =
-    ["version", "interfaces", "mode", "scope", "source", "protect", "lists", "default", "service"];
+const KEYS: [&str; 9] = [
+    "version",
+    "interfaces",
+    "mode",
+    "scope",
+    "source",
+    "protect",
+    "lists",
+    "default",
+    "service",
+];
 const LATER: [(&str, &str); 5] = [
     ("sampling", "sampling"),
     ("controller", "what happens when the controller is lost"),
@@ -27,8 +36,12 @@ const LATER: [(&str, &str); 5] = [
 
 const MODES: [(&str, Mode); 2] = [("enforce", Mode::Enforce), ("monitor", Mode::Monitor)];
 /// The names of protocols.
-pub(super) const PROTOCOLS: [(&str, Protocol); 4] =
-    [("tcp", Protocol::Tcp), ("udp", Protocol::Udp), ("icmp", Protocol::Icmp), ("any", Protocol::Any)];
+pub(super) const PROTOCOLS: [(&str, Protocol); 4] = [
+    ("tcp", Protocol::Tcp),
+    ("udp", Protocol::Udp),
+    ("icmp", Protocol::Icmp),
+    ("any", Protocol::Any),
+];
 
 /// Reads a whole document. The result counts only when the sink has no errors.
 pub(super) fn read(table: &DeTable<'_>, sink: &mut Sink<'_>) -> Policy {
@@ -37,10 +50,13 @@ pub(super) fn read(table: &DeTable<'_>, sink: &mut Sink<'_>) -> Policy {
     version(&root, sink);
     let interfaces = interfaces(&root, sink);
     let mode = mode(&root, sink);
-    let scope = root.section("scope", sink).map(|section| scope(&section, sink)).unwrap_or_default();
+    let scope = root
+        .section("scope", sink)
+        .map(|section| scope(&section, sink))
+        .unwrap_or_default();
     let source = source(&root, sink);
     let protect = protect(&root, sink);
-    let (lists, known) = list::lists(&root, sink);
+    let (lists, known) = list_section::lists(&root, sink);
     let default = default_rule(&root, sink);
     let (services, origins) = services(&root, &source, &known, sink);
     cross::check(&scope, &services, &origins, sink);
@@ -58,7 +74,10 @@ pub(super) fn read(table: &DeTable<'_>, sink: &mut Sink<'_>) -> Policy {
 
 /// Reads `mode`.
 pub(super) fn mode(section: &Section<'_>, sink: &mut Sink<'_>) -> Mode {
-    section.get("mode").and_then(|item| item.choice(sink, &MODES)).unwrap_or_default()
+    section
+        .get("mode")
+        .and_then(|item| item.choice(sink, &MODES))
+        .unwrap_or_default()
 }
 
 /// Reads an array of prefixes with their places, without repetition.
@@ -67,7 +86,9 @@ pub(super) fn prefixes(section: &Section<'_>, key: &str, sink: &mut Sink<'_>) ->
     let mut seen = BTreeSet::new();
     let mut prefixes = Vec::new();
     for item in section.array(key, sink, expected) {
-        let Some(text) = item.string(sink, "a string with a prefix, such as \"192.0.2.0/24\"") else { continue };
+        let Some(text) = item.string(sink, "a string with a prefix, such as \"192.0.2.0/24\"") else {
+            continue;
+        };
         match parse_prefix(text) {
             Ok(prefix) if seen.insert(prefix) => prefixes.push((prefix, item.start)),
             Ok(_) => {}
@@ -80,10 +101,15 @@ pub(super) fn prefixes(section: &Section<'_>, key: &str, sink: &mut Sink<'_>) ->
 /// Reads a name: of a service, a class or a list.
 pub(super) fn check_name(item: &Item<'_>, name: &str, sink: &mut Sink<'_>) -> bool {
     let fits = (1..=bounds::MAX_NAME).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
     if !fits {
         let most = bounds::MAX_NAME;
-        sink.bad(item, format!("expected a name of 1 to {most} letters, digits, dots, hyphens or underscores"));
+        sink.bad(
+            item,
+            format!("expected a name of 1 to {most} letters, digits, dots, hyphens or underscores"),
+        );
     }
     fits
 }
@@ -98,17 +124,33 @@ fn version(root: &Section<'_>, sink: &mut Sink<'_>) {
 
 fn interfaces(root: &Section<'_>, sink: &mut Sink<'_>) -> Vec<String> {
     let mut interfaces: Vec<String> = Vec::new();
-    let items = root.array("interfaces", sink, "an array of interface names, such as [\"eth0\"]");
+    let items = root.array(
+        "interfaces",
+        sink,
+        "an array of interface names, such as [\"eth0\"]",
+    );
     if let (Some(item), true) = (root.get("interfaces"), items.len() > bounds::MAX_INTERFACES) {
-        sink.bad(&item, format!("expected at most {} interfaces, not {}", bounds::MAX_INTERFACES, items.len()));
+        sink.bad(
+            &item,
+            format!(
+                "expected at most {} interfaces, not {}",
+                bounds::MAX_INTERFACES,
+                items.len()
+            ),
+        );
     }
     for item in items {
-        let Some(name) = item.string(sink, "an interface name such as \"eth0\"") else { continue };
+        let Some(name) = item.string(sink, "an interface name such as \"eth0\"") else {
+            continue;
+        };
         let odd = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
         let fits = (1..=bounds::MAX_INTERFACE_NAME).contains(&name.len());
         if !fits || name == "." || name == ".." || name.contains(odd) {
             let most = bounds::MAX_INTERFACE_NAME;
-            sink.bad(&item, format!("expected an interface name of 1 to {most} bytes without '/', ':' and spaces"));
+            sink.bad(
+                &item,
+                format!("expected an interface name of 1 to {most} bytes without '/', ':' and spaces"),
+            );
         } else if interfaces.iter().any(|other| other == name) {
             sink.bad(&item, "expected each interface once");
         } else {
@@ -128,11 +170,20 @@ pub(super) struct PlacedScope {
 fn scope(section: &Section<'_>, sink: &mut Sink<'_>) -> PlacedScope {
     section.check_keys(&["vlans", "addresses"], &[], sink);
     let items = section.array("vlans", sink, "an array of VLAN identifiers, such as [100, 200]");
-    let vlans: BTreeSet<u16> =
-        items.iter().filter_map(|item| item.integer(sink, &bounds::VLANS)).map(|vlan| vlan as u16).collect();
+    let vlans: BTreeSet<u16> = items
+        .iter()
+        .filter_map(|item| item.integer(sink, &bounds::VLANS))
+        .map(|vlan| vlan as u16)
+        .collect();
     let addresses = prefixes(section, "addresses", sink);
     let plain = addresses.iter().map(|&(prefix, _)| prefix).collect();
-    PlacedScope { scope: Scope { vlans: vlans.into_iter().collect(), addresses: plain }, addresses }
+    PlacedScope {
+        scope: Scope {
+            vlans: vlans.into_iter().collect(),
+            addresses: plain,
+        },
+        addresses,
+    }
 }
 
 fn source(root: &Section<'_>, sink: &mut Sink<'_>) -> Source {
@@ -141,7 +192,9 @@ fn source(root: &Section<'_>, sink: &mut Sink<'_>) -> Source {
         ipv6_prefix: bounds::DEFAULT_SOURCE_IPV6,
         max_tracked: bounds::DEFAULT_MAX_TRACKED,
     };
-    let Some(section) = root.section("source", sink) else { return source };
+    let Some(section) = root.section("source", sink) else {
+        return source;
+    };
     section.check_keys(&["ipv4_prefix", "ipv6_prefix", "max_tracked"], &[], sink);
     let mut read = |key, bounds| section.get(key).and_then(|item| item.integer(sink, &bounds));
     if let Some(length) = read("ipv4_prefix", bounds::IPV4_PREFIX) {
@@ -166,24 +219,37 @@ fn protect(root: &Section<'_>, sink: &mut Sink<'_>) -> Vec<Protect> {
             let message = "expected at least one source prefix (\"0.0.0.0/0\" and \"::/0\" for everybody)";
             sink.error(section.start, section.path_of("sources"), message);
         }
-        let protocol = section.get("protocol").and_then(|item| item.choice(sink, &PROTOCOLS));
+        let protocol = section
+            .get("protocol")
+            .and_then(|item| item.choice(sink, &PROTOCOLS));
         let ports = ports::ports(&section, "ports", sink);
         let has_ports = matches!(protocol, Some(Protocol::Tcp | Protocol::Udp));
         if !ports.is_empty()
             && !has_ports
             && let Some(item) = section.get("ports")
         {
-            sink.bad(&item, "expected no ports without protocol = \"tcp\" or \"udp\" beside them");
+            sink.bad(
+                &item,
+                "expected no ports without protocol = \"tcp\" or \"udp\" beside them",
+            );
         }
         let fitted = flattened <= bounds::MAX_PROTECT;
         flattened += ports.len().max(1);
         if fitted && flattened > bounds::MAX_PROTECT {
             let most = bounds::MAX_PROTECT;
-            let message = format!("expected at most {most} rules, where each port range of a rule counts as one");
+            let message =
+                format!("expected at most {most} rules, where each port range of a rule counts as one");
             sink.error(section.start, section.path_of("ports"), message);
         }
-        let sources = prefixes(&section, "sources", sink).into_iter().map(|(prefix, _)| prefix).collect();
-        rules.push(Protect { sources, protocol: protocol.unwrap_or(Protocol::Any), ports });
+        let sources = prefixes(&section, "sources", sink)
+            .into_iter()
+            .map(|(prefix, _)| prefix)
+            .collect();
+        rules.push(Protect {
+            sources,
+            protocol: protocol.unwrap_or(Protocol::Any),
+            ports,
+        });
     }
     rules
 }
@@ -194,7 +260,9 @@ fn default_rule(root: &Section<'_>, sink: &mut Sink<'_>) -> DefaultRule {
         replies: Replies::default(),
         essential: Essential::default(),
     };
-    let Some(section) = root.section("default", sink) else { return empty };
+    let Some(section) = root.section("default", sink) else {
+        return empty;
+    };
     section.check_keys(&["action", "replies", "essential"], &[], sink);
     let mut read = DefaultRule { ..empty };
     if let Some(item) = section.get("action") {
@@ -203,7 +271,9 @@ fn default_rule(root: &Section<'_>, sink: &mut Sink<'_>) -> DefaultRule {
     }
     let replies = section.get("replies");
     if let Some(item) = &replies {
-        read.replies = item.choice(sink, &[("socket", Replies::Socket), ("none", Replies::None)]).unwrap_or_default();
+        read.replies = item
+            .choice(sink, &[("socket", Replies::Socket), ("none", Replies::None)])
+            .unwrap_or_default();
     }
     let essential = section.get("essential");
     if let Some(item) = &essential {
@@ -229,7 +299,11 @@ fn services(
     if sections.len() > bounds::MAX_SERVICES {
         let (found, most) = (sections.len(), bounds::MAX_SERVICES);
         let start = sections.first().map_or(0, |section| section.start);
-        sink.error(start, "service", format!("expected at most {most} services, not {found}"));
+        sink.error(
+            start,
+            "service",
+            format!("expected at most {most} services, not {found}"),
+        );
     }
     sections
         .iter()

@@ -31,7 +31,11 @@ pub struct Finding {
 impl Finding {
     /// A finding about a file as a whole.
     pub fn about(file: &Path, message: impl Into<String>) -> Self {
-        Self { file: file.display().to_string(), message: message.into(), ..Self::default() }
+        Self {
+            file: file.display().to_string(),
+            message: message.into(),
+            ..Self::default()
+        }
     }
 }
 
@@ -68,14 +72,20 @@ pub struct PolicyErrors {
 impl PolicyErrors {
     /// A single error.
     pub fn one(error: Finding) -> Self {
-        Self { errors: vec![error], more: 0 }
+        Self {
+            errors: vec![error],
+            more: 0,
+        }
     }
 
     /// The errors, `more` of which were counted and not kept; nothing when there are none.
     pub(super) fn some(mut errors: Vec<Finding>, more: usize) -> Option<Self> {
         let cut = errors.len().saturating_sub(MAX_KEPT);
         errors.truncate(MAX_KEPT);
-        (!errors.is_empty()).then_some(Self { errors, more: more + cut })
+        (!errors.is_empty()).then_some(Self {
+            errors,
+            more: more + cut,
+        })
     }
 
     /// The errors, at most a thousand.
@@ -120,7 +130,11 @@ pub(super) fn shown(text: &str) -> String {
             shown.push('…');
             break;
         }
-        if character.is_control() { shown.extend(character.escape_default()) } else { shown.push(character) }
+        if character.is_control() {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
     }
     shown
 }
@@ -138,7 +152,10 @@ mod tests {
         finding.column = 7;
         finding.key = "service[1].ports".into();
         finding.value = Some("\"x\"".into());
-        assert_eq!(finding.to_string(), "p.toml:3:7: service[1].ports: \"x\": expected a policy");
+        assert_eq!(
+            finding.to_string(),
+            "p.toml:3:7: service[1].ports: \"x\": expected a policy"
+        );
         finding.service = Some("web".into());
         assert_eq!(
             finding.to_string(),
@@ -150,7 +167,10 @@ mod tests {
     fn errors_print_one_a_line_and_count_the_rest() {
         let errors = (0..1_002).map(|_| Finding::about(Path::new("p"), "m")).collect();
         let errors = PolicyErrors::some(errors, 3).unwrap();
-        assert_eq!((errors.errors().len(), errors.more(), errors.count()), (1_000, 5, 1_005));
+        assert_eq!(
+            (errors.errors().len(), errors.more(), errors.count()),
+            (1_000, 5, 1_005)
+        );
         assert!(errors.to_string().starts_with("p: m\np: m\n"));
         assert!(errors.to_string().ends_with("\nand 5 more errors"));
         assert!(PolicyErrors::some(Vec::new(), 0).is_none());

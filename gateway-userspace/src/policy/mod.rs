@@ -9,7 +9,7 @@ mod cross;
 mod document;
 mod error;
 mod limits;
-mod list;
+mod list_section;
 pub mod lists;
 pub mod model;
 mod ports;
@@ -24,6 +24,7 @@ mod walk;
 mod tests;
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     fs::File,
     io::{self, Read as _},
@@ -67,40 +68,56 @@ pub struct Loaded {
 
 /// Reads a policy from a text; `path` only names it in errors.
 pub fn parse(text: &str, path: &Path) -> Result<Parsed, PolicyErrors> {
-    check_text(text, path).map_err(PolicyErrors::one)?;
+    check_text(text).map_err(|message| PolicyErrors::one(Finding::about(path, message)))?;
     let (document, syntax) = DeTable::parse_recoverable(text);
     let mut sink = Sink::new(path, text);
     if !syntax.is_empty() {
-        // What could be read of a document that is not TOML is guesswork: errors found in that would mislead.
-        return match syntax_errors(&syntax, text, &mut sink) {
-            Some(errors) => Err(errors),
-            None => Err(PolicyErrors::one(Finding::about(path, "expected TOML"))),
-        };
+        return Err(broken(&syntax, document.get_ref(), sink));
     }
     let policy = document::read(document.get_ref(), &mut sink);
-    let Sink { mut errors, mut warnings, .. } = sink;
+    let Sink {
+        mut errors,
+        mut warnings,
+        ..
+    } = sink;
     errors.sort_by_key(|finding| (finding.line, finding.column));
     warnings.sort_by_key(|finding| (finding.line, finding.column));
     match PolicyErrors::some(errors, 0) {
         Some(errors) => Err(errors),
-        None => Ok(Parsed { policy, warnings, text: text.to_owned() }),
+        None => Ok(Parsed {
+            policy,
+            warnings,
+            text: text.to_owned(),
+        }),
     }
 }
 
 /// Reads a policy file of at most [`bounds::MAX_FILE`] bytes.
 pub fn load(path: &Path) -> Result<Loaded, PolicyErrors> {
     let text = read_text(path).map_err(|message| PolicyErrors::one(Finding::about(path, message)))?;
-    let Parsed { policy, warnings, text } = parse(&text, path)?;
+    let Parsed {
+        policy,
+        warnings,
+        text,
+    } = parse(&text, path)?;
     let sha256 = sha256_hex(text.as_bytes());
-    Ok(Loaded { policy, warnings, text, sha256, path: path.to_owned() })
+    Ok(Loaded {
+        policy,
+        warnings,
+        text,
+        sha256,
+        path: path.to_owned(),
+    })
 }
 
 /// SHA-256 in lower-case hexadecimal.
 pub fn sha256_hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    Sha256::digest(bytes)
+        .iter()
+        .fold(String::with_capacity(64), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
 }
 
 fn read_text(path: &Path) -> Result<String, String> {
@@ -117,49 +134,83 @@ fn read_text(path: &Path) -> Result<String, String> {
     let most = bounds::MAX_FILE;
     let mut bytes = Vec::new();
     // One byte more than allowed tells a file that is too large, also where its size is not known beforehand.
-    File::open(path).map_err(explain)?.take(most + 1).read_to_end(&mut bytes).map_err(explain)?;
+    File::open(path)
+        .map_err(explain)?
+        .take(most + 1)
+        .read_to_end(&mut bytes)
+        .map_err(explain)?;
     if bytes.len() as u64 > most {
-        return Err(format!("expected a policy of at most {} MiB; put long lists into files of their own", most >> 20));
+        return Err(format!(
+            "expected a policy of at most {} MiB; put long lists into files of their own",
+            most >> 20
+        ));
     }
     if bytes.contains(&0) {
         return Err("expected a text file, but this one is binary (it has NUL bytes)".to_owned());
     }
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
-        let line = error.as_bytes().iter().take(valid).filter(|&&b| b == b'\n').count() + 1;
+        let line = error
+            .as_bytes()
+            .iter()
+            .take(valid)
+            .filter(|&&b| b == b'\n')
+            .count()
+            + 1;
         format!("expected a text file in UTF-8, but line {line} is not")
     })
 }
 
-fn check_text(text: &str, path: &Path) -> Result<(), Finding> {
+fn check_text(text: &str) -> Result<(), String> {
     if text.len() as u64 > bounds::MAX_FILE {
-        let most = bounds::MAX_FILE >> 20;
-        return Err(Finding::about(path, format!("expected a policy of at most {most} MiB")));
+        return Err(format!(
+            "expected a policy of at most {} MiB",
+            bounds::MAX_FILE >> 20
+        ));
     }
     if text.trim().is_empty() {
-        return Err(Finding::about(path, "expected a policy, but the file is empty"));
+        return Err("expected a policy, but the file is empty".to_owned());
     }
     Ok(())
 }
 
-fn syntax_errors(syntax: &[toml::de::Error], text: &str, sink: &mut Sink<'_>) -> Option<PolicyErrors> {
-    let mut found: Vec<Finding> = Vec::new();
+/// The errors of a text that is not TOML.
+fn broken(syntax: &[toml::de::Error], document: &DeTable<'_>, mut sink: Sink<'_>) -> PolicyErrors {
+    // One slip often makes the parser stumble more than once on its line.
+    let mut lines: BTreeMap<u32, Finding> = BTreeMap::new();
+    let mut confined = true;
     for error in syntax {
         let span = error.span().unwrap_or_default();
+        let written = sink.text().get(span.clone()).unwrap_or_default();
+        confined &= !written.is_empty() && !written.contains('\n');
         let (line, column) = sink.place(span.start);
-        let value = text.get(span).map(shown).filter(|value| !value.is_empty());
-        // One slip often makes the parser stumble more than once on its line.
-        if found.iter().all(|other| other.line != line) {
+        let value = Some(shown(written)).filter(|value| !value.is_empty());
+        lines.entry(line).or_insert_with(|| {
             let message = format!("expected TOML: {}", error.message());
-            let file = sink.file().to_owned();
-            found.push(Finding { file, line, column, value, message, ..Finding::default() });
-        }
-        if found.len() > MAX_SYNTAX_ERRORS {
-            break;
-        }
+            Finding {
+                file: sink.file().to_owned(),
+                line,
+                column,
+                value,
+                message,
+                ..Finding::default()
+            }
+        });
     }
-    found.sort_by_key(|finding| (finding.line, finding.column));
-    let more = found.len().saturating_sub(MAX_SYNTAX_ERRORS);
-    found.truncate(MAX_SYNTAX_ERRORS);
-    PolicyErrors::some(found, more)
+    let more = lines.len().saturating_sub(MAX_SYNTAX_ERRORS);
+    let mut errors: Vec<Finding> = lines.values().take(MAX_SYNTAX_ERRORS).cloned().collect();
+    if confined {
+        // The slips are single words, such as a rate without quotes: the other values are what was meant. Where
+        // something is missing instead, all behind it is guesswork, and errors found in that would mislead.
+        document::read(document, &mut sink);
+        let elsewhere = |finding: &Finding| finding.value.is_some() && !lines.contains_key(&finding.line);
+        errors.extend(sink.errors.into_iter().filter(elsewhere));
+    }
+    errors.sort_by_key(|finding| (finding.line, finding.column));
+    PolicyErrors::some(errors, more).unwrap_or_else(|| {
+        PolicyErrors::one(Finding {
+            message: "expected TOML".to_owned(),
+            ..Finding::default()
+        })
+    })
 }

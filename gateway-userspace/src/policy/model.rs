@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Whether verdicts are carried out or only counted. Of two modes that apply, the safer ([`Mode::Monitor`]) wins.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Ord, PartialOrd, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Ord, PartialOrd, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Drop what the policy says is to be dropped.
@@ -92,7 +92,7 @@ pub struct Protect {
 }
 
 /// What a list does with its members on its own.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ListAction {
     /// Members are dropped.

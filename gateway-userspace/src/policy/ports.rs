@@ -15,13 +15,19 @@ pub(super) fn ports(section: &Section<'_>, key: &str, sink: &mut Sink<'_>) -> Ve
     for item in &items {
         let range = match item.value.as_str() {
             Some(text) => range(text),
-            None => item.any_integer().and_then(port).map(|port| PortRange { first: port, last: port }),
+            None => item.any_integer().and_then(port).map(|port| PortRange {
+                first: port,
+                last: port,
+            }),
         };
         match range {
             Some(range) if range.first <= range.last => ranges.push(range),
             Some(range) => {
                 let (first, last) = (range.first, range.last);
-                sink.bad(item, format!("expected a range that begins with its lower port: \"{last}-{first}\""));
+                sink.bad(
+                    item,
+                    format!("expected a range that begins with its lower port: \"{last}-{first}\""),
+                );
             }
             None => sink.bad(item, format!("expected {EXPECTED}")),
         }
@@ -31,22 +37,33 @@ pub(super) fn ports(section: &Section<'_>, key: &str, sink: &mut Sink<'_>) -> Ve
         && let Some(item) = section.get(key)
     {
         let (found, most) = (ranges.len(), bounds::MAX_PORT_RANGES);
-        sink.bad(&item, format!("expected at most {most} separate port ranges, not {found}"));
+        sink.bad(
+            &item,
+            format!("expected at most {most} separate port ranges, not {found}"),
+        );
     }
     ranges
 }
 
 fn port(number: i128) -> Option<u16> {
-    u16::try_from(number).ok().filter(|&port| bounds::PORTS.contains(&u64::from(port)))
+    u16::try_from(number)
+        .ok()
+        .filter(|&port| bounds::PORTS.contains(&u64::from(port)))
 }
 
 fn range(text: &str) -> Option<PortRange> {
     let number = |text: &str| {
         let digits = text.trim();
-        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok().and_then(port))?
+        digits
+            .bytes()
+            .all(|b| b.is_ascii_digit())
+            .then(|| digits.parse().ok().and_then(port))?
     };
     let (first, last) = text.split_once('-').unwrap_or((text, text));
-    Some(PortRange { first: number(first)?, last: number(last)? })
+    Some(PortRange {
+        first: number(first)?,
+        last: number(last)?,
+    })
 }
 
 fn merge(mut ranges: Vec<PortRange>) -> Vec<PortRange> {
@@ -54,7 +71,9 @@ fn merge(mut ranges: Vec<PortRange>) -> Vec<PortRange> {
     let mut merged: Vec<PortRange> = Vec::with_capacity(ranges.len());
     for range in ranges {
         match merged.last_mut() {
-            Some(last) if u32::from(range.first) <= u32::from(last.last) + 1 => last.last = last.last.max(range.last),
+            Some(last) if u32::from(range.first) <= u32::from(last.last) + 1 => {
+                last.last = last.last.max(range.last);
+            }
             _ => merged.push(range),
         }
     }
@@ -70,14 +89,32 @@ mod tests {
     #[test]
     fn ranges_merge_where_they_overlap_or_touch() {
         let range = |first, last| PortRange { first, last };
-        let merged = merge(vec![range(443, 443), range(80, 90), range(85, 100), range(101, 101), range(65535, 65535)]);
+        let merged = merge(vec![
+            range(443, 443),
+            range(80, 90),
+            range(85, 100),
+            range(101, 101),
+            range(65535, 65535),
+        ]);
         assert_eq!(merged, [range(80, 101), range(443, 443), range(65535, 65535)]);
     }
 
     #[test]
     fn texts_of_ranges() {
-        assert_eq!(range("8000-8080"), Some(PortRange { first: 8000, last: 8080 }));
-        assert_eq!(range("443"), Some(PortRange { first: 443, last: 443 }));
+        assert_eq!(
+            range("8000-8080"),
+            Some(PortRange {
+                first: 8000,
+                last: 8080
+            })
+        );
+        assert_eq!(
+            range("443"),
+            Some(PortRange {
+                first: 443,
+                last: 443
+            })
+        );
         for text in ["", "-", "0", "1-65536", "a-b", "1-2-3", "+1-2", "80-"] {
             assert_eq!(range(text), None, "{text}");
         }

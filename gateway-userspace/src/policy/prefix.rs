@@ -34,7 +34,11 @@ pub fn parse_prefix(text: &str) -> Result<IpNet, PrefixError> {
         Some(digits) if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) => {
             return Err(PrefixError::Form);
         }
-        Some(digits) => digits.parse().ok().filter(|&l| l <= full).ok_or(PrefixError::Length(full))?,
+        Some(digits) => digits
+            .parse()
+            .ok()
+            .filter(|&l| l <= full)
+            .ok_or(PrefixError::Length(full))?,
     };
     let prefix = IpNet::new(address, length).map_err(|_| PrefixError::Length(full))?;
     if let IpNet::V6(prefix) = prefix
@@ -42,7 +46,11 @@ pub fn parse_prefix(text: &str) -> Result<IpNet, PrefixError> {
     {
         return Err(PrefixError::Mapped);
     }
-    if prefix.trunc() == prefix { Ok(prefix) } else { Err(PrefixError::HostBits(prefix.trunc(), address)) }
+    if prefix.trunc() == prefix {
+        Ok(prefix)
+    } else {
+        Err(PrefixError::HostBits(prefix.trunc(), address))
+    }
 }
 
 /// Whether every address of the prefix is in `::ffff:0:0/96`.
@@ -66,13 +74,28 @@ mod tests {
             ("::1", "::1/128"),
             ("::/0", "::/0"),
         ] {
-            assert_eq!(parse_prefix(text).map(|p| p.to_string()), Ok(canonical.to_owned()), "{text}");
+            assert_eq!(
+                parse_prefix(text).map(|p| p.to_string()),
+                Ok(canonical.to_owned()),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn bad_prefixes() {
-        for text in ["", "/", "/24", "1.2.3", "1.2.3.4/", "1.2.3.4/+8", "01.2.3.4", "fe80::1%eth0", "example.org", "1.2.3.4 "] {
+        for text in [
+            "",
+            "/",
+            "/24",
+            "1.2.3",
+            "1.2.3.4/",
+            "1.2.3.4/+8",
+            "01.2.3.4",
+            "fe80::1%eth0",
+            "example.org",
+            "1.2.3.4 ",
+        ] {
             assert_eq!(parse_prefix(text), Err(PrefixError::Form), "{text}");
         }
         assert_eq!(parse_prefix("1.2.3.4/33"), Err(PrefixError::Length(32)));
@@ -80,7 +103,11 @@ mod tests {
         assert_eq!(parse_prefix("::ffff:1.2.3.4"), Err(PrefixError::Mapped));
         assert_eq!(parse_prefix("::ffff:0:0/96"), Err(PrefixError::Mapped));
         let error = parse_prefix("192.0.2.7/24").unwrap_err();
-        assert!(error.to_string().contains("the network is 192.0.2.0/24, the single address 192.0.2.7"));
+        assert!(
+            error
+                .to_string()
+                .contains("the network is 192.0.2.0/24, the single address 192.0.2.7")
+        );
     }
 
     proptest! {

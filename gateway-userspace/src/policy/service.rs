@@ -6,7 +6,7 @@ use super::{
     bounds,
     document::{PROTOCOLS, check_name, mode, prefixes},
     limits::{class_total, is_empty, per_network, per_source, share, total},
-    list::KnownLists,
+    list_section::KnownLists,
     model::{Class, ListAction, Protocol, Service, Source},
     ports::ports,
     walk::{Section, Sink, nearest},
@@ -26,8 +26,10 @@ const KEYS: [&str; 12] = [
     "total",
     "class",
 ];
-const LATER: [(&str, &str); 2] =
-    [("on_attack", "the reaction to an attack"), ("profile", "the learned profile of a service")];
+const LATER: [(&str, &str); 2] = [
+    ("on_attack", "the reaction to an attack"),
+    ("profile", "the learned profile of a service"),
+];
 const CLASS_KEYS: [&str; 6] = ["name", "lists", "mode", "per_source", "per_network", "total"];
 
 /// Where a service stands in the file, and which key path it has.
@@ -51,41 +53,61 @@ pub(super) fn service(
 ) -> (Option<Service>, Origin) {
     // The name first, so that every error below can say whose it is.
     let name_item = section.get("name");
-    sink.service = name_item.as_ref().and_then(|item| item.value.as_str()).map(str::to_owned);
-    section.check_keys(&KEYS, &LATER, sink);
     let name = name(section, sink);
+    sink.service.clone_from(&name);
+    section.check_keys(&KEYS, &LATER, sink);
     let protocols = protocols(section, sink);
     let addresses = prefixes(section, "addresses", sink);
     let ports_read = ports(section, "ports", sink);
     let source_ports = ports(section, "source_ports", sink);
-    if ports_read.len().max(1) * source_ports.len().max(1) > bounds::MAX_PORT_PAIRS {
+    if ports_read.len() * source_ports.len() > bounds::MAX_PORT_PAIRS {
         let most = bounds::MAX_PORT_PAIRS;
         let message = format!("expected at most {most} pairs of a range of ports and one of source_ports");
         sink.error(section.start, section.path_of("source_ports"), message);
     }
-    if let Some(portless) = protocols.iter().find(|p| matches!(p, Protocol::Icmp | Protocol::Any)) {
+    if let Some(portless) = protocols
+        .iter()
+        .find(|p| matches!(p, Protocol::Icmp | Protocol::Any))
+    {
         for key in ["ports", "source_ports"] {
             if let Some(item) = section.get(key)
                 && item.value.as_array().is_none_or(|array| !array.is_empty())
             {
                 let word = word(*portless);
-                sink.bad(&item, format!("expected no {key} where the protocol is or includes {word:?}"));
+                sink.bad(
+                    &item,
+                    format!("expected no {key} where the protocol is or includes {word:?}"),
+                );
             }
         }
     }
     let only = list_names(section, "only", known, sink);
     for name in &only {
-        if known.get(name.as_str()).is_some_and(|list| list.action == Some(ListAction::Drop))
+        if known
+            .get(name.as_str())
+            .is_some_and(|list| list.action == Some(ListAction::Drop))
             && let Some(item) = section.get("only")
         {
-            sink.warn(&item, format!("list {name:?} has action = \"drop\": its members never reach the service"));
+            sink.warn(
+                &item,
+                format!("list {name:?} has action = \"drop\": its members never reach the service"),
+            );
         }
     }
     let mode = mode(section, sink);
-    let enforce_share_ppm = section.get("enforce_share").and_then(|item| share(&item, sink)).unwrap_or(1_000_000);
-    let per_source = section.section("per_source", sink).map(|section| per_source(&section, sink));
-    let per_network = section.section("per_network", sink).map(|section| per_network(&section, source, sink));
-    let total = section.section("total", sink).map(|section| total(&section, sink));
+    let enforce_share_ppm = section
+        .get("enforce_share")
+        .and_then(|item| share(&item, sink))
+        .unwrap_or(1_000_000);
+    let per_source = section
+        .section("per_source", sink)
+        .map(|section| per_source(&section, sink));
+    let per_network = section
+        .section("per_network", sink)
+        .map(|section| per_network(&section, source, sink));
+    let total = section
+        .section("total", sink)
+        .map(|section| total(&section, sink));
     let classes = classes(section, source, known, sink);
     sink.service = None;
 
@@ -119,19 +141,27 @@ fn name(section: &Section<'_>, sink: &mut Sink<'_>) -> Option<String> {
         return None;
     }
     if name == "default" {
-        sink.bad(&item, "expected another name: \"default\" is what traffic to no service is called");
+        sink.bad(
+            &item,
+            "expected another name: \"default\" is what traffic to no service is called",
+        );
         return None;
     }
     Some(name.to_owned())
 }
 
 fn word(protocol: Protocol) -> &'static str {
-    PROTOCOLS.iter().find(|(_, p)| *p == protocol).map_or("", |(word, _)| word)
+    PROTOCOLS
+        .iter()
+        .find(|(_, p)| *p == protocol)
+        .map_or("", |(word, _)| word)
 }
 
 fn protocols(section: &Section<'_>, sink: &mut Sink<'_>) -> Vec<Protocol> {
     let expected = "\"tcp\", \"udp\", \"icmp\", a list of these, or \"any\"";
-    let Some(item) = section.require("protocol", sink, expected) else { return Vec::new() };
+    let Some(item) = section.require("protocol", sink, expected) else {
+        return Vec::new();
+    };
     if item.value.is_str() {
         return item.choice(sink, &PROTOCOLS).into_iter().collect();
     }
@@ -139,7 +169,10 @@ fn protocols(section: &Section<'_>, sink: &mut Sink<'_>) -> Vec<Protocol> {
     if item.value.as_array().is_some_and(|array| array.is_empty()) {
         sink.bad(&item, format!("expected {expected}"));
     }
-    let mut protocols: Vec<_> = items.iter().filter_map(|item| item.choice(sink, &PROTOCOLS)).collect();
+    let mut protocols: Vec<_> = items
+        .iter()
+        .filter_map(|item| item.choice(sink, &PROTOCOLS))
+        .collect();
     protocols.sort_unstable();
     protocols.dedup();
     if protocols.contains(&Protocol::Any) && protocols.len() > 1 {
@@ -152,7 +185,9 @@ fn protocols(section: &Section<'_>, sink: &mut Sink<'_>) -> Vec<Protocol> {
 fn list_names(section: &Section<'_>, key: &str, known: &KnownLists<'_>, sink: &mut Sink<'_>) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for item in section.array(key, sink, "an array of names of lists") {
-        let Some(name) = item.string(sink, "the name of a list") else { continue };
+        let Some(name) = item.string(sink, "the name of a list") else {
+            continue;
+        };
         if names.iter().any(|other| other == name) {
             sink.warn(&item, "is named twice here");
         } else if known.contains_key(name) {
@@ -169,15 +204,26 @@ fn list_names(section: &Section<'_>, key: &str, known: &KnownLists<'_>, sink: &m
     names
 }
 
-fn classes(section: &Section<'_>, source: &Source, known: &KnownLists<'_>, sink: &mut Sink<'_>) -> Vec<Class> {
+fn classes(
+    section: &Section<'_>,
+    source: &Source,
+    known: &KnownLists<'_>,
+    sink: &mut Sink<'_>,
+) -> Vec<Class> {
     let sections = section.sections("class", sink);
     if sections.len() > bounds::MAX_CLASSES {
         let (found, most) = (sections.len(), bounds::MAX_CLASSES);
-        sink.error(section.start, section.path_of("class"), format!("expected at most {most} classes, not {found}"));
+        sink.error(
+            section.start,
+            section.path_of("class"),
+            format!("expected at most {most} classes, not {found}"),
+        );
     }
     let mut classes: Vec<Class> = Vec::new();
     for section in &sections {
-        let Some(class) = class(section, source, known, sink) else { continue };
+        let Some(class) = class(section, source, known, sink) else {
+            continue;
+        };
         if classes.iter().any(|other| other.name == class.name)
             && let Some(item) = section.get("name")
         {
@@ -185,14 +231,22 @@ fn classes(section: &Section<'_>, source: &Source, known: &KnownLists<'_>, sink:
         }
         let earlier = |list: &String| classes.iter().any(|other| other.lists.contains(list));
         if !class.lists.is_empty() && class.lists.iter().all(earlier) {
-            sink.warn_section(section, "is never reached: earlier classes of the service have all its lists");
+            sink.warn_section(
+                section,
+                "is never reached: earlier classes of the service have all its lists",
+            );
         }
         classes.push(class);
     }
     classes
 }
 
-fn class(section: &Section<'_>, source: &Source, known: &KnownLists<'_>, sink: &mut Sink<'_>) -> Option<Class> {
+fn class(
+    section: &Section<'_>,
+    source: &Source,
+    known: &KnownLists<'_>,
+    sink: &mut Sink<'_>,
+) -> Option<Class> {
     section.check_keys(&CLASS_KEYS, &[], sink);
     let name = section.require("name", sink, "a name").and_then(|item| {
         let name = item.string(sink, "a name")?;
@@ -201,15 +255,23 @@ fn class(section: &Section<'_>, source: &Source, known: &KnownLists<'_>, sink: &
     let lists_item = section.require("lists", sink, "an array of names of lists");
     let lists = list_names(section, "lists", known, sink);
     let mode = mode(section, sink);
-    let per_source = section.section("per_source", sink).map(|section| per_source(&section, sink));
-    let per_network = section.section("per_network", sink).map(|section| per_network(&section, source, sink));
-    let total = section.section("total", sink).map(|section| class_total(&section, sink));
+    let per_source = section
+        .section("per_source", sink)
+        .map(|section| per_source(&section, sink));
+    let per_network = section
+        .section("per_network", sink)
+        .map(|section| per_network(&section, source, sink));
+    let total = section
+        .section("total", sink)
+        .map(|section| class_total(&section, sink));
     if let Some(item) = lists_item {
         if item.value.as_array().is_some_and(|array| array.is_empty()) {
             sink.bad(&item, "expected at least one list");
         }
         for name in &lists {
-            let Some(list) = known.get(name.as_str()) else { continue };
+            let Some(list) = known.get(name.as_str()) else {
+                continue;
+            };
             if list.proxy && per_source.is_some() {
                 let message = format!(
                     "expected no per_source in a class of list {name:?}, which says proxy = true: \
@@ -223,7 +285,8 @@ fn class(section: &Section<'_>, source: &Source, known: &KnownLists<'_>, sink: &
                     sink.warn(&item, format!("list {name:?} has action = \"drop\": {why}"));
                 }
                 Some(ListAction::Trust)
-                    if per_source.as_ref().is_some_and(|tier| !is_empty(&tier.limits)) || per_network.is_some() =>
+                    if per_source.as_ref().is_some_and(|tier| !is_empty(&tier.limits))
+                        || per_network.is_some() =>
                 {
                     let why = "per_source and per_network never apply to its members";
                     sink.warn(&item, format!("list {name:?} has action = \"trust\": {why}"));
@@ -232,5 +295,12 @@ fn class(section: &Section<'_>, source: &Source, known: &KnownLists<'_>, sink: &
             }
         }
     }
-    Some(Class { name: name?, lists, mode, per_source, per_network, total })
+    Some(Class {
+        name: name?,
+        lists,
+        mode,
+        per_source,
+        per_network,
+        total,
+    })
 }

@@ -19,6 +19,9 @@ use super::model::{PortRange, Protocol, Service};
 /// that ties only with these is not reported until they are mended.
 const MAX_ASIDE: usize = 64;
 
+/// Most ties that are described; a policy with more is mended step by step.
+const MAX_TIES: usize = 1_000;
+
 /// Two services that tie.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Tie {
@@ -45,9 +48,12 @@ struct Rectangle {
     service: usize,
 }
 
-const ALL: PortRange = PortRange { first: 0, last: u16::MAX };
+const ALL: PortRange = PortRange {
+    first: 0,
+    last: u16::MAX,
+};
 
-/// Every pair of services that ties (each pair once), in the order of the file. Services that are `None` are left out.
+/// The pairs of services that tie, each once, in the order of the file. Services that are `None` are left out.
 pub(super) fn find(services: &[Option<Service>]) -> Vec<Tie> {
     let mut groups: BTreeMap<Group, Vec<usize>> = BTreeMap::new();
     for (index, service) in services.iter().enumerate() {
@@ -58,7 +64,12 @@ pub(super) fn find(services: &[Option<Service>]) -> Vec<Tie> {
             for &protocol in &service.protocols {
                 let names_ports = !service.ports.is_empty();
                 let names_source_ports = !service.source_ports.is_empty();
-                let group = Group { prefix, names_ports, names_source_ports, protocol };
+                let group = Group {
+                    prefix,
+                    names_ports,
+                    names_source_ports,
+                    protocol,
+                };
                 groups.entry(group).or_default().push(index);
             }
         }
@@ -67,21 +78,37 @@ pub(super) fn find(services: &[Option<Service>]) -> Vec<Tie> {
     for (group, members) in groups.iter().filter(|(_, members)| members.len() > 1) {
         let mut rectangles = Vec::new();
         for &index in members {
-            let Some(Some(service)) = services.get(index) else { continue };
-            let or_all = |ranges: &[PortRange]| if ranges.is_empty() { vec![ALL] } else { ranges.to_vec() };
+            let Some(Some(service)) = services.get(index) else {
+                continue;
+            };
+            let or_all = |ranges: &[PortRange]| {
+                if ranges.is_empty() {
+                    vec![ALL]
+                } else {
+                    ranges.to_vec()
+                }
+            };
             for ports in or_all(&service.ports) {
                 for source_ports in or_all(&service.source_ports) {
-                    rectangles.push(Rectangle { ports, source_ports, service: index });
+                    rectangles.push(Rectangle {
+                        ports,
+                        source_ports,
+                        service: index,
+                    });
                 }
             }
         }
         sweep(rectangles, |one, other| {
             let pair = (one.service.min(other.service), one.service.max(other.service));
-            ties.entry(pair).or_insert_with(|| describe(group, one, other));
+            if ties.len() < MAX_TIES {
+                ties.entry(pair).or_insert_with(|| describe(group, one, other));
+            }
         });
     }
-    let mut ties: Vec<_> =
-        ties.into_iter().map(|((first, second), what)| Tie { first, second, what }).collect();
+    let mut ties: Vec<_> = ties
+        .into_iter()
+        .map(|((first, second), what)| Tie { first, second, what })
+        .collect();
     ties.sort_by_key(|tie| (tie.second, tie.first));
     ties
 }
@@ -103,7 +130,11 @@ fn sweep(mut rectangles: Vec<Rectangle>, mut overlap: impl FnMut(&Rectangle, &Re
         }
         aside.retain(|other| other.ports.last >= rectangle.ports.first);
         let mut met = BTreeSet::new();
-        for other in current.range(..=rectangle.source_ports.last).rev().map(|(_, other)| other) {
+        for other in current
+            .range(..=rectangle.source_ports.last)
+            .rev()
+            .map(|(_, other)| other)
+        {
             if other.source_ports.last < rectangle.source_ports.first {
                 break;
             }
@@ -127,25 +158,29 @@ fn sweep(mut rectangles: Vec<Rectangle>, mut overlap: impl FnMut(&Rectangle, &Re
 }
 
 fn describe(group: &Group, one: &Rectangle, other: &Rectangle) -> String {
-    let mut what = match group.protocol {
+    let protocol = match group.protocol {
         Protocol::Tcp => "tcp",
         Protocol::Udp => "udp",
         Protocol::Icmp => "icmp",
         Protocol::Any => "any protocol",
-    }
-    .to_owned();
-    let both = |a: PortRange, b: PortRange| PortRange { first: a.first.max(b.first), last: a.last.min(b.last) };
-    let text = |r: PortRange| {
-        if r.first == r.last { format!("port {}", r.first) } else { format!("ports {}-{}", r.first, r.last) }
     };
-    if group.names_ports {
-        what += &format!(" {}", text(both(one.ports, other.ports)));
-    }
-    if group.names_source_ports {
-        what += &format!(" from source {}", text(both(one.source_ports, other.source_ports)));
-    }
-    match group.prefix {
-        Some(prefix) => what + &format!(" at {prefix}"),
-        None => what + " at any address",
-    }
+    let common = |named: bool, what: &str, a: PortRange, b: PortRange| {
+        let (first, last) = (a.first.max(b.first), a.last.min(b.last));
+        match (named, first == last) {
+            (false, _) => String::new(),
+            (true, true) => format!(" {what} {first}"),
+            (true, false) => format!(" {what}s {first}-{last}"),
+        }
+    };
+    let ports = common(group.names_ports, "port", one.ports, other.ports);
+    let source_ports = common(
+        group.names_source_ports,
+        "from source port",
+        one.source_ports,
+        other.source_ports,
+    );
+    let place = group
+        .prefix
+        .map_or_else(|| "any address".to_owned(), |prefix| prefix.to_string());
+    format!("{protocol}{ports}{source_ports} at {place}")
 }

@@ -19,16 +19,27 @@ pub enum UnitError {
 }
 
 const COUNT: &str = "an integer, or a string such as \"20k\", \"1.5M\" or \"2G\"";
-const BYTES: &str = "a number of bytes (not bits): an integer, or a string such as \"500k\", \"5MB\" or \"5MiB\"";
+const BYTES: &str =
+    "a number of bytes (not bits): an integer, or a string such as \"500k\", \"5MB\" or \"5MiB\"";
 const DURATION: &str = "a duration such as \"30s\", \"10m\", \"2h\" or \"1d\"";
 const SHARE: &str = "a share from \"0%\" to \"100%\", such as \"20%\" or \"0.5%\"";
 const PERCENT: &str = "a percentage such as \"50%\"";
 const FITS: &str = "a smaller number (this one does not fit in 64 bits)";
 
 const COUNT_UNITS: [(&str, u64); 4] = [("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000), ("", 1)];
-const BYTE_UNITS: [(&str, u64); 5] =
-    [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000), ("B", 1)];
-const BINARY_UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+const BYTE_UNITS: [(&str, u64); 5] = [
+    ("TB", 1_000_000_000_000),
+    ("GB", 1_000_000_000),
+    ("MB", 1_000_000),
+    ("kB", 1_000),
+    ("B", 1),
+];
+const BINARY_UNITS: [(&str, u64); 4] = [
+    ("TiB", 1 << 40),
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+];
 const TIME_UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
 
 /// A count: `"500"`, `"20k"`, `"1.5M"`, `"2G"` (powers of a thousand).
@@ -56,25 +67,40 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
         return Ok(Duration::from_millis(number));
     }
     let seconds = unit(&TIME_UNITS, suffix).ok_or(UnitError::Form(DURATION))?;
-    number.checked_mul(seconds).map(Duration::from_secs).ok_or(UnitError::TooLarge(FITS))
+    number
+        .checked_mul(seconds)
+        .map(Duration::from_secs)
+        .ok_or(UnitError::TooLarge(FITS))
 }
 
 /// A duration in whole seconds: like [`parse_duration`], without fractions of a second.
 pub fn parse_seconds(text: &str) -> Result<u64, UnitError> {
     let duration = parse_duration(text)?;
-    if duration.subsec_nanos() != 0 { Err(UnitError::NotWhole("seconds")) } else { Ok(duration.as_secs()) }
+    if duration.subsec_nanos() != 0 {
+        Err(UnitError::NotWhole("seconds"))
+    } else {
+        Ok(duration.as_secs())
+    }
 }
 
 /// A share from `"0%"` to `"100%"`, in millionths; four decimals at most.
 pub fn parse_share(text: &str) -> Result<u32, UnitError> {
     let number = text.strip_suffix('%').ok_or(UnitError::Form(SHARE))?;
-    let millionths = decimal(number, SHARE, "millionths", |suffix| suffix.is_empty().then_some(10_000))?;
-    u32::try_from(millionths).ok().filter(|&m| m <= 1_000_000).ok_or(UnitError::TooLarge(SHARE))
+    let millionths = decimal(number, SHARE, "millionths", |suffix| {
+        suffix.is_empty().then_some(10_000)
+    })?;
+    u32::try_from(millionths)
+        .ok()
+        .filter(|&m| m <= 1_000_000)
+        .ok_or(UnitError::TooLarge(SHARE))
 }
 
 /// A whole percentage, which may be above a hundred: `"50%"`, `"250%"`.
 pub fn parse_percent(text: &str) -> Result<u32, UnitError> {
-    let number = text.strip_suffix('%').filter(|n| is_digits(n)).ok_or(UnitError::Form(PERCENT))?;
+    let number = text
+        .strip_suffix('%')
+        .filter(|n| is_digits(n))
+        .ok_or(UnitError::Form(PERCENT))?;
     number.parse().map_err(|_| UnitError::TooLarge(PERCENT))
 }
 
@@ -91,7 +117,10 @@ pub fn format_bytes(bytes: u64) -> String {
 /// Whole seconds as [`parse_seconds`] reads them back, in the largest unit that comes out whole.
 pub fn format_seconds(seconds: u64) -> String {
     let fits = |unit: u64| seconds != 0 && seconds.is_multiple_of(unit);
-    let (suffix, unit) = TIME_UNITS.into_iter().find(|&(_, unit)| fits(unit)).unwrap_or(("s", 1));
+    let (suffix, unit) = TIME_UNITS
+        .into_iter()
+        .find(|&(_, unit)| fits(unit))
+        .unwrap_or(("s", 1));
     format!("{}{suffix}", seconds / unit)
 }
 
@@ -107,7 +136,10 @@ pub fn format_share(millionths: u32) -> String {
 
 fn format_in(units: &[(&str, u64)], number: u64) -> String {
     let tenths = |unit: u64| u128::from(number) * 10 % u128::from(unit) == 0;
-    let found = units.iter().copied().find(|&(_, unit)| number >= unit && tenths(unit));
+    let found = units
+        .iter()
+        .copied()
+        .find(|&(_, unit)| number >= unit && tenths(unit));
     let (suffix, unit) = found.unwrap_or_else(|| units.last().copied().unwrap_or(("", 1)));
     match number % unit * 10 / unit {
         0 => format!("{}{suffix}", number / unit),
@@ -116,7 +148,10 @@ fn format_in(units: &[(&str, u64)], number: u64) -> String {
 }
 
 fn unit(units: &[(&str, u64)], suffix: &str) -> Option<u64> {
-    units.iter().find(|(name, _)| *name == suffix).map(|&(_, unit)| unit)
+    units
+        .iter()
+        .find(|(name, _)| *name == suffix)
+        .map(|&(_, unit)| unit)
 }
 
 fn is_digits(text: &str) -> bool {
@@ -125,7 +160,9 @@ fn is_digits(text: &str) -> bool {
 
 /// Splits `"1.5M"` into `"1.5"` and `"M"`.
 fn split(text: &str) -> (&str, &str) {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     text.split_at(end)
 }
 
@@ -185,7 +222,9 @@ mod tests {
         ] {
             assert_eq!(parse_count(text), Ok(count), "{text}");
         }
-        for text in ["", "k", ".5k", "1.", "1.k", "-1", "+1", "1 k", " 1", "1K", "1kk", "1e3", "1_000", "1MB", "٣"] {
+        for text in [
+            "", "k", ".5k", "1.", "1.k", "-1", "+1", "1 k", " 1", "1K", "1kk", "1e3", "1_000", "1MB", "٣",
+        ] {
             assert_eq!(parse_count(text), Err(UnitError::Form(COUNT)), "{text}");
         }
         for text in ["0.5", "1.0001k", "1.0000000000000000001G"] {
@@ -218,7 +257,13 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, seconds) in [("30s", 30), ("10m", 600), ("2h", 7_200), ("1d", 86_400), ("2000ms", 2)] {
+        for (text, seconds) in [
+            ("30s", 30),
+            ("10m", 600),
+            ("2h", 7_200),
+            ("1d", 86_400),
+            ("2000ms", 2),
+        ] {
             assert_eq!(parse_seconds(text), Ok(seconds), "{text}");
         }
         assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
@@ -226,12 +271,21 @@ mod tests {
         for text in ["", "30", "s", "1.5h", "-1s", "1h30m", "30 s", "1w", "30S"] {
             assert_eq!(parse_duration(text), Err(UnitError::Form(DURATION)), "{text}");
         }
-        assert!(matches!(parse_duration("18446744073709551615d"), Err(UnitError::TooLarge(_))));
+        assert!(matches!(
+            parse_duration("18446744073709551615d"),
+            Err(UnitError::TooLarge(_))
+        ));
     }
 
     #[test]
     fn shares() {
-        for (text, millionths) in [("0%", 0), ("20%", 200_000), ("0.5%", 5_000), ("100%", 1_000_000), ("0.0001%", 1)] {
+        for (text, millionths) in [
+            ("0%", 0),
+            ("20%", 200_000),
+            ("0.5%", 5_000),
+            ("100%", 1_000_000),
+            ("0.0001%", 1),
+        ] {
             assert_eq!(parse_share(text), Ok(millionths), "{text}");
         }
         for text in ["20", "%", "-1%", "20 %", "20%%", "1k%"] {

@@ -23,14 +23,28 @@ pub(super) struct Sink<'t> {
 
 impl<'t> Sink<'t> {
     pub(super) fn new(file: &Path, text: &'t str) -> Self {
-        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        let lines = std::iter::once(0)
+            .chain(text.match_indices('\n').map(|(at, _)| at + 1))
+            .collect();
         let file = file.display().to_string();
-        Self { file, text, lines, service: None, errors: Vec::new(), warnings: Vec::new() }
+        Self {
+            file,
+            text,
+            lines,
+            service: None,
+            errors: Vec::new(),
+            warnings: Vec::new(),
+        }
     }
 
     /// The file, as the operator named it.
     pub(super) fn file(&self) -> &str {
         &self.file
+    }
+
+    /// The whole text.
+    pub(super) fn text(&self) -> &'t str {
+        self.text
     }
 
     /// Line and column of a byte offset, both from 1.
@@ -43,7 +57,15 @@ impl<'t> Sink<'t> {
 
     fn finding(&self, at: usize, key: String, value: Option<String>, message: String) -> Finding {
         let (line, column) = self.place(at);
-        Finding { file: self.file.clone(), line, column, key, service: self.service.clone(), value, message }
+        Finding {
+            file: self.file.clone(),
+            line,
+            column,
+            key,
+            service: self.service.clone(),
+            value,
+            message,
+        }
     }
 
     /// An error at a place, about a key.
@@ -71,7 +93,10 @@ impl<'t> Sink<'t> {
     }
 
     fn written(&self, item: &Item<'_>) -> Option<String> {
-        self.text.get(item.start..item.end).map(shown).filter(|value| !value.is_empty())
+        self.text
+            .get(item.start..item.end)
+            .map(shown)
+            .filter(|value| !value.is_empty())
     }
 }
 
@@ -90,7 +115,11 @@ impl<'a> Item<'a> {
             sink.bad(self, format!("expected {expected}"));
             return None;
         };
-        Some(Section { table, start: self.start, path: self.path.clone() })
+        Some(Section {
+            table,
+            start: self.start,
+            path: self.path.clone(),
+        })
     }
 
     /// The elements of an array.
@@ -102,7 +131,12 @@ impl<'a> Item<'a> {
         let element = |(index, value): (usize, &'a toml::Spanned<DeValue<'a>>)| {
             let span = value.span();
             let path = format!("{}[{}]", self.path, index + 1);
-            Item { value: value.get_ref(), start: span.start, end: span.end, path }
+            Item {
+                value: value.get_ref(),
+                start: span.start,
+                end: span.end,
+                path,
+            }
         };
         Some(array.iter().enumerate().map(element).collect())
     }
@@ -133,16 +167,25 @@ impl<'a> Item<'a> {
 
     /// The value as an integer within bounds.
     pub(super) fn integer(&self, sink: &mut Sink<'_>, bounds: &RangeInclusive<u64>) -> Option<u64> {
-        let integer = self.any_integer().and_then(|n| u64::try_from(n).ok()).filter(|n| bounds.contains(n));
+        let integer = self
+            .any_integer()
+            .and_then(|n| u64::try_from(n).ok())
+            .filter(|n| bounds.contains(n));
         if integer.is_none() {
-            sink.bad(self, format!("expected an integer from {} to {}", bounds.start(), bounds.end()));
+            sink.bad(
+                self,
+                format!("expected an integer from {} to {}", bounds.start(), bounds.end()),
+            );
         }
         integer
     }
 
     /// The value as one of a few words.
     pub(super) fn choice<T: Copy>(&self, sink: &mut Sink<'_>, words: &[(&str, T)]) -> Option<T> {
-        let found = self.value.as_str().and_then(|text| words.iter().find(|(word, _)| *word == text));
+        let found = self
+            .value
+            .as_str()
+            .and_then(|text| words.iter().find(|(word, _)| *word == text));
         if found.is_none() {
             let words: Vec<_> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
             sink.bad(self, format!("expected {}", words.join(" or ")));
@@ -182,26 +225,47 @@ pub(super) type Later = [(&'static str, &'static str)];
 impl<'a> Section<'a> {
     /// The whole document.
     pub(super) fn root(table: &'a DeTable<'a>) -> Self {
-        Self { table, start: 0, path: String::new() }
+        Self {
+            table,
+            start: 0,
+            path: String::new(),
+        }
     }
 
     /// The dotted path of one of its keys.
     pub(super) fn path_of(&self, key: &str) -> String {
-        let plain = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-        let key = if plain { key.to_owned() } else { shown(&format!("{key:?}")) };
-        if self.path.is_empty() { key } else { format!("{}.{key}", self.path) }
+        let plain = !key.is_empty()
+            && key
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        let key = if plain {
+            key.to_owned()
+        } else {
+            shown(&format!("{key:?}"))
+        };
+        if self.path.is_empty() {
+            key
+        } else {
+            format!("{}.{key}", self.path)
+        }
     }
 
     /// The value of a key.
     pub(super) fn get(&self, key: &str) -> Option<Item<'a>> {
-        self.table.get_key_value(key).map(|(key, value)| self.item(key, value))
+        self.table
+            .get_key_value(key)
+            .map(|(key, value)| self.item(key, value))
     }
 
     /// The value of a key that must be there.
     pub(super) fn require(&self, key: &str, sink: &mut Sink<'_>, expected: &str) -> Option<Item<'a>> {
         let item = self.get(key);
         if item.is_none() {
-            sink.error(self.start, self.path_of(key), format!("expected {expected}: the key is missing"));
+            sink.error(
+                self.start,
+                self.path_of(key),
+                format!("expected {expected}: the key is missing"),
+            );
         }
         item
     }
@@ -214,14 +278,19 @@ impl<'a> Section<'a> {
 
     /// The elements of the array under a key; none when it is absent.
     pub(super) fn array(&self, key: &str, sink: &mut Sink<'_>, expected: &str) -> Vec<Item<'a>> {
-        self.get(key).and_then(|item| item.array(sink, expected)).unwrap_or_default()
+        self.get(key)
+            .and_then(|item| item.array(sink, expected))
+            .unwrap_or_default()
     }
 
     /// The tables of the array of tables under a key.
     pub(super) fn sections(&self, key: &str, sink: &mut Sink<'_>) -> Vec<Section<'a>> {
         let expected = format!("tables that begin with [[{}]]", strip_indices(&self.path_of(key)));
         let items = self.array(key, sink, &expected);
-        items.iter().filter_map(|item| item.table(sink, &expected)).collect()
+        items
+            .iter()
+            .filter_map(|item| item.table(sink, &expected))
+            .collect()
     }
 
     /// Every key with its value, in the order of the file.
@@ -237,12 +306,15 @@ impl<'a> Section<'a> {
 
     /// Reports every key that is not in `known`.
     pub(super) fn check_keys(&self, known: &[&str], later: &Later, sink: &mut Sink<'_>) {
-        for (key, _) in self.table.iter() {
+        for (key, _) in self.table {
             let name = key.get_ref().as_ref();
             if known.contains(&name) {
                 continue;
             }
-            let message = match (later.iter().find(|(later, _)| *later == name), nearest(name, known)) {
+            let message = match (
+                later.iter().find(|(later, _)| *later == name),
+                nearest(name, known),
+            ) {
                 (Some((_, subject)), _) => {
                     format!("expected no such key: {subject} is not in this version of weir yet")
                 }
@@ -253,10 +325,23 @@ impl<'a> Section<'a> {
         }
     }
 
-    fn item(&self, key: &toml::Spanned<std::borrow::Cow<'a, str>>, value: &'a toml::Spanned<DeValue<'a>>) -> Item<'a> {
+    fn item(
+        &self,
+        key: &toml::Spanned<std::borrow::Cow<'a, str>>,
+        value: &'a toml::Spanned<DeValue<'a>>,
+    ) -> Item<'a> {
         // A table that only its children imply has no place of its own.
-        let span = if value.span().is_empty() { key.span() } else { value.span() };
-        Item { value: value.get_ref(), start: span.start, end: span.end, path: self.path_of(key.get_ref()) }
+        let span = if value.span().is_empty() {
+            key.span()
+        } else {
+            value.span()
+        };
+        Item {
+            value: value.get_ref(),
+            start: span.start,
+            end: span.end,
+            path: self.path_of(key.get_ref()),
+        }
     }
 }
 
@@ -316,7 +401,10 @@ mod tests {
     #[test]
     fn near_words_are_suggested() {
         assert_eq!(nearest("pakets", &["packets", "bytes"]), Some("packets"));
-        assert_eq!(nearest("service_port", &["source_ports", "ports"]), Some("source_ports"));
+        assert_eq!(
+            nearest("source_port", &["source_ports", "ports"]),
+            Some("source_ports")
+        );
         assert_eq!(nearest("banana", &["packets", "bytes"]), None);
         assert_eq!(nearest(&"x".repeat(10_000), &["packets"]), None);
     }
