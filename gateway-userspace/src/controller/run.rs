@@ -268,7 +268,8 @@ async fn serve(
                 notify::reloading();
                 tracing::info!(policy = %options.policy.display(), "SIGHUP: reading the policy file again");
                 if let Err(failure) = handle.reload().await {
-                    for line in &failure.details {
+                    // A single one is in the failure's own sentence.
+                    for line in failure.details.iter().filter(|_| failure.details.len() > 1) {
                         tracing::error!("{line}");
                     }
                     tracing::error!(error = %failure, "the policy file is not put in force; what was in force stays");

@@ -112,14 +112,18 @@ impl Overlay {
 
     /// Lets go of the prefixes whose time is over; true when there was one.
     pub fn expire(&mut self, now: Timestamp) -> bool {
-        let before = self.added.len();
+        let ended = self
+            .added
+            .values()
+            .flatten()
+            .filter(|until| **until <= now)
+            .max()
+            .copied();
+        let Some(ended) = ended else { return false };
         self.added
             .retain(|_, until| until.is_none_or(|until| until > now));
-        let changed = self.added.len() != before;
-        if changed {
-            self.changed_at = now;
-        }
-        changed
+        self.changed_at = self.changed_at.max(ended);
+        true
     }
 
     /// Works out an edit without making it.
