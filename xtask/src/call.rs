@@ -122,8 +122,9 @@ impl Call {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Runs the call, passes its standard output on to `out` as it comes, and hands every piece to
-    /// `watch`; whether it succeeded.
+    /// Runs a `cargo test`, passes its standard output on to `out` as it comes, and hands every piece
+    /// to `watch`; whether it succeeded. Lines are passed on whole, so that what goes to standard error does
+    /// not break them, but the name of a test is shown as soon as it runs.
     pub(crate) fn stream(&self, out: &mut impl io::Write, mut watch: impl FnMut(&[u8])) -> Result<bool> {
         let mut child = self
             .command()
@@ -133,16 +134,29 @@ impl Call {
             .with_context(|| format!("cannot start `{}`", self.program))?;
         if let Some(mut pipe) = child.stdout.take() {
             let mut buffer = [0; 8192];
+            let mut held = Vec::new();
+            // A closed terminal must not end the run: the tests would leave their interfaces behind.
+            let mut pass_on = |bytes: &[u8]| {
+                let _ = out.write_all(bytes).and_then(|()| out.flush());
+            };
             loop {
                 let length = match pipe.read(&mut buffer) {
-                    Ok(0) => break,
+                    Ok(0) => break pass_on(&held),
                     Ok(length) => length,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                     Err(error) => return Err(error).context("cannot read what the tests print"),
                 };
-                // A closed terminal must not end the run: the tests would leave their interfaces behind.
-                let _ = out.write_all(&buffer[..length]).and_then(|()| out.flush());
                 watch(&buffer[..length]);
+                held.extend_from_slice(&buffer[..length]);
+                let showable = if held.ends_with(b" ... ") {
+                    held.len()
+                } else {
+                    held.iter()
+                        .rposition(|byte| *byte == b'\n')
+                        .map_or(0, |newline| newline + 1)
+                };
+                pass_on(&held[..showable]);
+                held.drain(..showable);
             }
         }
         Ok(child.wait()?.success())
