@@ -30,18 +30,31 @@ pub mod class {
     pub const NAMED: u16 = 6;
 }
 
+/// The tables of services with addresses.
+pub trait Groups {
+    /// An address group.
+    fn group(&self, number: u32) -> Option<AddressGroup>;
+    /// The service of a group for two classes; 0: none.
+    fn by_group(&self, group: u32, class: u16, source_class: u16) -> u32;
+}
+
 /// The tables that classification needs.
-pub trait Tables {
+pub trait Tables: Groups {
     /// The class of a destination port; `udp` or TCP. [`class::TCP`] or [`class::UDP`] where no service names it.
     fn port_class(&self, udp: bool, port: u16) -> u16;
     /// The class of a source port; 0 where no service names it.
     fn source_port_class(&self, udp: bool, port: u16) -> u16;
     /// The service without addresses for two classes; 0: none.
     fn by_ports(&self, class: u16, source_class: u16) -> u32;
-    /// An address group.
-    fn group(&self, number: u32) -> Option<AddressGroup>;
-    /// The service of a group for two classes; 0: none.
-    fn by_group(&self, group: u32, class: u16, source_class: u16) -> u32;
+
+    /// [`in_groups`]; the kernel half puts it behind a function that its verifier checks by itself.
+    #[inline(always)]
+    fn in_groups(&self, group: u32, base: u16, class: u16, source_class: u16) -> u32
+    where
+        Self: Sized,
+    {
+        in_groups(self, group, base, class, source_class)
+    }
 }
 
 /// What of a policy classification has to look at.
@@ -79,26 +92,37 @@ pub fn classify<T: Tables>(tables: &T, uses: Uses, packet: &Packet, destination:
         0
     };
     if uses.groups {
-        let mut number = destination.group;
-        for _ in 0..=NESTING {
-            if number == 0 {
-                break;
-            }
-            let Some(group) = tables.group(number) else { break };
-            let service = in_group(tables, number, group.shapes, base, class, source_class);
-            if service != 0 {
-                return service;
-            }
-            number = group.parent;
+        let service = tables.in_groups(destination.group, base, class, source_class);
+        if service != 0 {
+            return service;
         }
     }
     tables.by_ports(class, source_class)
 }
 
+/// The service of the group with the longest prefix that has one for these classes; 0: none. `base` is the class of
+/// unnamed ports of the packet's protocol.
+#[inline(always)]
+pub fn in_groups<T: Groups>(tables: &T, group: u32, base: u16, class: u16, source_class: u16) -> u32 {
+    let mut number = group;
+    for _ in 0..=NESTING {
+        if number == 0 {
+            break;
+        }
+        let Some(group) = tables.group(number) else { break };
+        let service = in_group(tables, number, group.shapes, base, class, source_class);
+        if service != 0 {
+            return service;
+        }
+        number = group.parent;
+    }
+    0
+}
+
 /// The most specific service of one group. A later fragment's class is nobody's named class, so it falls through to
 /// the services that name no ports.
 #[inline(always)]
-fn in_group<T: Tables>(
+fn in_group<T: Groups>(
     tables: &T,
     number: u32,
     shapes: u32,

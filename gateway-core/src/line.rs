@@ -95,22 +95,20 @@ fn find<L: Line>(line: &L, tag: u64) -> (usize, u64) {
     (0, 0)
 }
 
-/// The place of a cell that may be taken, and what it holds; place 0 if every one is in debt.
+/// The place of a cell that may be taken, and what it holds; place 0 if there is none. Passes over the line one use at a
+/// time, the least valuable first: keeping the best of several in one pass would multiply the ways that the
+/// kernel's verifier must follow.
 #[inline(always)]
-fn vacancy<L: Line>(line: &L, now_ns: u64, least: Use) -> (usize, u64) {
-    let (mut place, mut holds, mut rank) = (0, 0, Use::Debt as u8);
-    for at in 1..WORDS {
-        let held = line.get(at);
-        let used = cell::used(held, now_ns, 0) as u8;
-        if used < rank {
-            (place, holds, rank) = (at, held, used);
+fn vacancy<L: Line>(line: &L, now_ns: u64, uses: &[Use]) -> (usize, u64) {
+    for wanted in uses {
+        for at in 1..WORDS {
+            let held = line.get(at);
+            if cell::used(held, now_ns, 0) as u8 == *wanted as u8 {
+                return (at, held);
+            }
         }
     }
-    if rank > least as u8 {
-        (0, 0)
-    } else {
-        (place, holds)
-    }
+    (0, 0)
 }
 
 /// Tries once to charge a source's bucket; [`Charge::Lost`] if another CPU was faster.
@@ -132,7 +130,7 @@ pub fn charge_once<L: Line, V: Versions>(
         if cost > spec.depth {
             return Charge::Refused;
         }
-        (at, old) = vacancy(line, now_ns, Use::Block);
+        (at, old) = vacancy(line, now_ns, &[Use::Free, Use::Strikes, Use::Block]);
         if at == 0 {
             return Charge::Full;
         }
@@ -235,7 +233,7 @@ pub fn strike_once<L: Line>(line: &L, block: &Block, hash: u64, now_ns: u64) -> 
     let (mut since, mut drops) = (now_ns >> cell::STRIKE_SHIFT, 0);
     if at == 0 {
         // Only a free cell: a count takes nobody's place.
-        (at, held) = vacancy(line, now_ns, Use::Free);
+        (at, held) = vacancy(line, now_ns, &[Use::Free]);
         if at == 0 {
             return Strike::Counted;
         }

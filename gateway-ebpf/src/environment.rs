@@ -6,11 +6,11 @@ use aya_ebpf::{
 };
 use gateway_core::{
     bucket::spec::Spec,
-    classify::Tables,
+    classify::{self, Tables},
     hash::{self, Key},
     image::{
-        ADDRESS_GROUPS, AddressGroup, Control, DestinationEntry, Generation, ListEntry, PAGE_SERIES, PAGES,
-        PORT_CELLS, PROTECT_RULES, ProtectRule, SUBJECTS, Subject, bans, half,
+        AddressGroup, Control, DestinationEntry, Generation, ListEntry, PAGE_SERIES, PAGES, PORT_CELLS,
+        PROTECT_RULES, ProtectRule, SUBJECTS, Subject, bans, half,
     },
     judge::{self, Event, Judgement},
     line::{Block, Charge, Strike, Versions},
@@ -19,7 +19,9 @@ use gateway_core::{
 
 use crate::{
     buckets::{MapLine, MapShared, MapVersions},
-    functions, maps, sockets,
+    functions,
+    groups::Groups,
+    maps, sockets,
 };
 
 /// One packet's view of the maps, in one generation.
@@ -56,6 +58,14 @@ impl Environment {
             now_ns,
             bans: control(Control::Bans),
         })
+    }
+
+    #[inline(always)]
+    fn groups(&self) -> Groups {
+        Groups {
+            half: self.half,
+            slot: self.generation.destinations_slot,
+        }
     }
 
     /// Counts a judgement: one write to this CPU's own counters.
@@ -125,20 +135,27 @@ impl Tables for Environment {
     }
 
     #[inline(always)]
+    fn in_groups(&self, group: u32, base: u16, class: u16, source_class: u16) -> u32 {
+        let classes = u32::from(class) << 16 | u32::from(source_class);
+        functions::weir_groups(
+            self.half,
+            self.generation.destinations_slot,
+            group,
+            u32::from(base),
+            classes,
+        )
+    }
+}
+
+impl classify::Groups for Environment {
+    #[inline(always)]
     fn group(&self, number: u32) -> Option<AddressGroup> {
-        maps::ADDRESS_GROUP
-            .get(half(self.half, ADDRESS_GROUPS, number))
-            .copied()
+        self.groups().group(number)
     }
 
     #[inline(always)]
     fn by_group(&self, group: u32, class: u16, source_class: u16) -> u32 {
-        let key = u64::from(group) << 32 | u64::from(class) << 16 | u64::from(source_class);
-        let Some(table) = maps::GROUP_TABLE.get(self.generation.destinations_slot) else {
-            return 0;
-        };
-        // SAFETY: entries of a table in force are not changed; it is replaced whole.
-        unsafe { table.get(&key) }.copied().unwrap_or(0)
+        self.groups().by_group(group, class, source_class)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use gateway_core::{
     bucket::spec::Spec,
+    classify,
     image::{PROTECT_RULES, half},
     judge,
     line::{self, Block, Charge},
@@ -12,6 +13,7 @@ use gateway_core::{
 
 use crate::{
     buckets::{Element, MapLine, MapShared, MapVersions},
+    groups::Groups,
     maps,
 };
 
@@ -107,4 +109,21 @@ pub(crate) extern "C" fn weir_protected(
             .copied()
     };
     u32::from(judge::protected(rule, rules, protocol as u8, port))
+}
+
+/// [`classify::in_groups`]; `classes` is the destination's class and, in the low half, the source's.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn weir_groups(generation: u32, slot: u32, group: u32, base: u32, classes: u32) -> u32 {
+    let groups = Groups {
+        half: generation,
+        slot,
+    };
+    classify::in_groups(
+        &groups,
+        group,
+        base as u16,
+        (classes >> 16) as u16,
+        classes as u16,
+    )
 }

@@ -14,6 +14,7 @@ mod buckets;
 mod environment;
 mod frame;
 mod functions;
+mod groups;
 mod maps;
 mod sockets;
 

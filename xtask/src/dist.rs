@@ -19,7 +19,7 @@ const UNIT_PROGRAM: &str = "/usr/local/bin/weir";
 /// Files of the archive besides the program: where they are in the workspace.
 const ACCOMPANYING: [&str; 5] = [
     "packaging/weir.service",
-    "packaging/policy.toml",
+    "packaging/policy.example.toml",
     "packaging/README.md",
     "LICENSE-MIT",
     "LICENSE-APACHE",
@@ -43,7 +43,7 @@ pub(crate) fn release() -> Result<()> {
         put(&from, &staging.join(file_name), 0o644)?;
     }
     let archive = format!("{name}.tar.gz");
-    // The same content gives the same archive: no names, times or orders of the machine that packed it.
+    // The same files give the same archive: no names, times or orders of the machine that packed it.
     Call::new(
         "tar",
         [
@@ -67,7 +67,7 @@ pub(crate) fn release() -> Result<()> {
 
 /// The example must be a policy that this very program takes.
 fn check_policy(weir: &Path) -> Result<()> {
-    let policy = root().join("packaging/policy.toml");
+    let policy = root().join("packaging/policy.example.toml");
     Call::new(
         weir.to_string_lossy(),
         [
@@ -98,7 +98,7 @@ pub(crate) fn install(prefix: &Path, destdir: Option<&Path>) -> Result<()> {
     setup::setup(Scope::Build, Mode::Quiet)?;
     let weir = build_weir()?;
     let unit = read(&root().join("packaging/weir.service"))?;
-    let policy = read(&root().join("packaging/policy.toml"))?;
+    let policy = read(&root().join("packaging/policy.example.toml"))?;
     let items = [
         Item {
             to: under(destdir, &prefix.join("bin/weir")),

@@ -1,18 +1,16 @@
 //! `weir doctor`.
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
 use serde::Serialize;
 use weir::{
-    api::types::{SCHEMA, StatusAnswer},
+    api::types::SCHEMA,
     doctor::{self, Finding, Options},
-    kernel::{Dataplane, KernelError},
+    kernel,
 };
 
 use super::{Context, output::Failure};
 
-/// How long a running controller is waited for: the doctor must not hang because it does.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What this kernel, driver and machine can do, what is in the way, how to mend it
 ///
@@ -59,26 +57,8 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
 
 /// The interfaces that Weir is attached to, as far as anybody can tell.
 fn weir_on(context: &Context) -> Vec<String> {
-    let attachments = Dataplane::open_pinned(&context.bpffs).and_then(|dataplane| dataplane.attachments());
-    match attachments {
-        Ok(attachments) => attachments
-            .into_iter()
-            .map(|attachment| attachment.interface)
-            .collect(),
-        Err(KernelError::Locked { .. }) => context
-            .client()
-            .with_patience(PATIENCE)
-            .get::<StatusAnswer>("/v1/status")
-            .map(|status| {
-                status
-                    .attachments
-                    .into_iter()
-                    .map(|attachment| attachment.interface)
-                    .collect()
-            })
-            .unwrap_or_default(),
-        Err(_) => Vec::new(),
-    }
+    let attachments = kernel::attachments(&context.bpffs).unwrap_or_default();
+    attachments.into_iter().map(|attachment| attachment.interface).collect()
 }
 
 fn line(finding: &Finding) -> String {

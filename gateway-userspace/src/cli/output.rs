@@ -146,6 +146,7 @@ impl From<KernelError> for Failure {
             KernelError::NotPermitted { .. } => NOT_PERMITTED,
             KernelError::NoInterface { .. }
             | KernelError::NotPinned { .. }
+            | KernelError::NotAttached { .. }
             | KernelError::NoService { .. } => code::NOT_FOUND,
             KernelError::TooLarge { .. } => code::TOO_LARGE,
             _ => code::INTERNAL,

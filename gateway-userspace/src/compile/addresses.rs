@@ -41,11 +41,19 @@ pub fn compile(
         }
     }
     if by_prefix.len() + 1 > ADDRESS_GROUPS as usize {
-        return Err(CompileError::TooMany { what: "address prefixes of services", most: ADDRESS_GROUPS - 1 });
+        return Err(CompileError::TooMany {
+            what: "address prefixes of services",
+            most: ADDRESS_GROUPS - 1,
+        });
     }
-    let mut result = Addresses { groups: vec![AddressGroup::default()], ..Addresses::default() };
-    let mut scoped: BTreeMap<IpNet, DestinationEntry> =
-        scope.iter().map(|net| (*net, DestinationEntry { group: 0, scope: 1 })).collect();
+    let mut result = Addresses {
+        groups: vec![AddressGroup::default()],
+        ..Addresses::default()
+    };
+    let mut scoped: BTreeMap<IpNet, DestinationEntry> = scope
+        .iter()
+        .map(|net| (*net, DestinationEntry { group: 0, scope: 1 }))
+        .collect();
     for net in by_prefix.keys() {
         scoped.entry(*net).or_default();
     }
@@ -58,15 +66,24 @@ pub fn compile(
             around.pop();
         }
         let outer = around.last().map(|(_, entry)| *entry).unwrap_or_default();
-        let mut entry = DestinationEntry { group: outer.group, scope: scoped[&net].scope | outer.scope };
+        let mut entry = DestinationEntry {
+            group: outer.group,
+            scope: scoped[&net].scope | outer.scope,
+        };
         if let Some(members) = by_prefix.get(&net) {
             let number = result.groups.len() as u32;
             let shapes = group(number, members, services, numbers, ports, &mut result.table);
-            result.groups.push(AddressGroup { parent: outer.group, shapes });
+            result.groups.push(AddressGroup {
+                parent: outer.group,
+                shapes,
+            });
             entry.group = number;
         }
         if around.len() >= 2 * NESTING {
-            return Err(CompileError::TooDeep { prefix: net, most: NESTING });
+            return Err(CompileError::TooDeep {
+                prefix: net,
+                most: NESTING,
+            });
         }
         around.push((net, entry));
         result.destinations.push((net, entry));
@@ -97,18 +114,32 @@ fn group(
             (true, true) => 8,
         };
         let any = service.protocols.contains(&Protocol::Any);
-        for (base, protocol) in
-            [(class::TCP, Protocol::Tcp), (class::UDP, Protocol::Udp), (class::ICMP, Protocol::Icmp)]
-        {
+        for (base, protocol) in [
+            (class::TCP, Protocol::Tcp),
+            (class::UDP, Protocol::Udp),
+            (class::ICMP, Protocol::Icmp),
+        ] {
             if !any && !service.protocols.contains(&protocol) {
                 continue;
             }
             let udp = protocol == Protocol::Udp;
             let named = |dimension: &Dimension| -> Vec<u16> {
-                dimension.classes_of[at].iter().filter(|(of_udp, _)| *of_udp == udp).map(|(_, row)| *row).collect()
+                dimension.classes_of[at]
+                    .iter()
+                    .filter(|(of_udp, _)| *of_udp == udp)
+                    .map(|(_, row)| *row)
+                    .collect()
             };
-            let rows = if service.ports.is_empty() { vec![base] } else { named(&ports.destination) };
-            let columns = if service.source_ports.is_empty() { vec![0] } else { named(&ports.source) };
+            let rows = if service.ports.is_empty() {
+                vec![base]
+            } else {
+                named(&ports.destination)
+            };
+            let columns = if service.source_ports.is_empty() {
+                vec![0]
+            } else {
+                named(&ports.source)
+            };
             for row in rows {
                 for column in &columns {
                     cells.insert((row, *column), at);
@@ -120,7 +151,10 @@ fn group(
         }
     }
     table.extend(cells.into_iter().map(|((row, column), at)| {
-        (u64::from(number) << 32 | u64::from(row) << 16 | u64::from(column), numbers[at])
+        (
+            u64::from(number) << 32 | u64::from(row) << 16 | u64::from(column),
+            numbers[at],
+        )
     }));
     shapes
 }

@@ -44,7 +44,15 @@ pub fn compile(
         }
     }
     for (rule, bits) in protect.iter().zip(rules) {
-        own.extend(rule.sources.iter().map(|net| (*net, Own { rules: *bits, ..Own::default() })));
+        own.extend(rule.sources.iter().map(|net| {
+            (
+                *net,
+                Own {
+                    rules: *bits,
+                    ..Own::default()
+                },
+            )
+        }));
     }
     own.sort_by(|left, right| prefix::order(&left.0, &right.0));
 
@@ -73,7 +81,11 @@ pub fn compile(
             (false, true) => list_flags::TRUST,
             (false, false) => outer.flags & (list_flags::DROP | list_flags::TRUST),
         };
-        let proxy = if says.proxy { list_flags::PROXY } else { outer.flags & list_flags::PROXY };
+        let proxy = if says.proxy {
+            list_flags::PROXY
+        } else {
+            outer.flags & list_flags::PROXY
+        };
         let (all, all_rules) = (outer.mask() | says.lists, outer.rules() | says.rules);
         let entry = ListEntry {
             lists: [all as u32, (all >> 32) as u32],
@@ -84,10 +96,17 @@ pub fn compile(
         entries.push((net, entry));
     }
     let (v4, v6) = entries.iter().fold((0usize, 0usize), |(v4, v6), (net, _)| {
-        if net.addr().is_ipv4() { (v4 + 1, v6) } else { (v4, v6 + 1) }
+        if net.addr().is_ipv4() {
+            (v4 + 1, v6)
+        } else {
+            (v4, v6 + 1)
+        }
     });
     if v4.max(v6) > super::MAX_TRIE {
-        return Err(CompileError::TooMany { what: "list prefixes of one family", most: super::MAX_TRIE as u32 });
+        return Err(CompileError::TooMany {
+            what: "list prefixes of one family",
+            most: super::MAX_TRIE as u32,
+        });
     }
     Ok(entries)
 }

@@ -12,8 +12,8 @@ pub mod registry;
 use gateway_core::{
     bucket::{cell, spec::Home},
     image::{
-        AddressGroup, DestinationEntry, Generation, KINDS, ListEntry, PROTECT_RULES, ProtectRule, SUBJECTS, Subject, TIERS,
-        flags, subject_flags,
+        AddressGroup, DestinationEntry, Generation, KINDS, ListEntry, PROTECT_RULES, ProtectRule, SUBJECTS,
+        Subject, TIERS, flags, subject_flags,
     },
     line::Block as CoreBlock,
     verdict::Reason,
@@ -24,7 +24,8 @@ use self::registry::{BucketName, Registry};
 use crate::{
     kernel::{Lever, ListContents},
     policy::model::{
-        Block, DefaultAction, Essential, Limit, Limits, List, ListAction, Mode, Policy, Protocol, Replies, Service,
+        Block, DefaultAction, Essential, Limit, Limits, List, ListAction, Mode, Policy, Protocol, Replies,
+        Service,
     },
 };
 
@@ -85,14 +86,24 @@ pub fn compile(
     now_ns: u64,
 ) -> Result<Image, CompileError> {
     let mut image = Image::default();
-    let names: Vec<&str> = policy.services.iter().map(|service| service.name.as_str()).collect();
+    let names: Vec<&str> = policy
+        .services
+        .iter()
+        .map(|service| service.name.as_str())
+        .collect();
     let (gone, end) = registry.assign_services(&names)?;
     image.gone = gone;
-    let numbers: Vec<u32> = names.iter().map(|name| registry.service(name).unwrap_or(0)).collect();
+    let numbers: Vec<u32> = names
+        .iter()
+        .map(|name| registry.service(name).unwrap_or(0))
+        .collect();
 
     let (rules, bits) = flatten(policy);
     if rules.len() > PROTECT_RULES as usize {
-        return Err(CompileError::TooMany { what: "protect rules (sources by port ranges)", most: PROTECT_RULES });
+        return Err(CompileError::TooMany {
+            what: "protect rules (sources by port ranges)",
+            most: PROTECT_RULES,
+        });
     }
     image.protect = rules;
     image.lists = lists::compile(&policy.lists, contents, &policy.protect, &bits)?;
@@ -112,14 +123,23 @@ pub fn compile(
     }
 
     registry.begin();
-    let mut builder = Builder { policy, registry, levers, now_ns, subjects: vec![Subject::default(); end as usize] };
+    let mut builder = Builder {
+        policy,
+        registry,
+        levers,
+        now_ns,
+        subjects: vec![Subject::default(); end as usize],
+    };
     builder.default_subject()?;
     for (service, number) in policy.services.iter().zip(&numbers) {
         builder.service(service, *number)?;
     }
     image.subjects = builder.subjects;
     if image.subjects.len() > SUBJECTS as usize {
-        return Err(CompileError::TooMany { what: "services and classes", most: SUBJECTS - 1 });
+        return Err(CompileError::TooMany {
+            what: "services and classes",
+            most: SUBJECTS - 1,
+        });
     }
     registry.finish(now_ns);
     generation(policy, levers, now_ns, &mut image);
@@ -140,9 +160,19 @@ fn generation(policy: &Policy, levers: &[Lever], now_ns: u64, image: &mut Image)
     set(policy.default.action == DefaultAction::Drop, flags::DEFAULT_DROP);
     set(policy.default.replies == Replies::Socket, flags::REPLIES);
     set(policy.default.essential == Essential::Pass, flags::ESSENTIAL);
-    set(image.subjects.iter().any(|subject| subject.flags & (0b1111 * subject_flags::TIER) != 0), flags::LIMITS);
+    set(
+        image
+            .subjects
+            .iter()
+            .any(|subject| subject.flags & (0b1111 * subject_flags::TIER) != 0),
+        flags::LIMITS,
+    );
     for lever in levers {
-        if let Lever::Bypass { service, all, until_ns } = lever
+        if let Lever::Bypass {
+            service,
+            all,
+            until_ns,
+        } = lever
             && *until_ns > now_ns
         {
             if service.is_none() {
@@ -170,11 +200,19 @@ fn flatten(policy: &Policy) -> (Vec<ProtectRule>, Vec<u64>) {
             Protocol::Udp => 2,
             Protocol::Icmp => 3,
         };
-        let flat = ProtectRule { protocol, ..ProtectRule::default() };
+        let flat = ProtectRule {
+            protocol,
+            ..ProtectRule::default()
+        };
         if rule.ports.is_empty() {
             rules.push(flat);
         }
-        rules.extend(rule.ports.iter().map(|range| ProtectRule { first: range.first, last: range.last, ports: 1, ..flat }));
+        rules.extend(rule.ports.iter().map(|range| ProtectRule {
+            first: range.first,
+            last: range.last,
+            ports: 1,
+            ..flat
+        }));
         bits.push((first..rules.len().min(64)).fold(0u64, |all, at| all | 1 << at));
     }
     (rules, bits)
@@ -182,7 +220,11 @@ fn flatten(policy: &Policy) -> (Vec<ProtectRule>, Vec<u64>) {
 
 /// Which lists are in a set of names, as bits.
 fn list_bits(lists: &[List], names: &[String]) -> u64 {
-    lists.iter().enumerate().filter(|(_, list)| names.contains(&list.name)).fold(0, |all, (at, _)| all | 1 << at)
+    lists
+        .iter()
+        .enumerate()
+        .filter(|(_, list)| names.contains(&list.name))
+        .fold(0, |all, (at, _)| all | 1 << at)
 }
 
 /// What a service or class limits, before numbers and levers.
@@ -211,8 +253,16 @@ impl Builder<'_> {
             ..Subject::default()
         };
         let reasons = [
-            Reason::Pass, Reason::OutOfScope, Reason::Protect, Reason::Essential, Reason::Reply, Reason::Bypass,
-            Reason::Malformed, Reason::Ban, Reason::List, Reason::DefaultDrop,
+            Reason::Pass,
+            Reason::OutOfScope,
+            Reason::Protect,
+            Reason::Essential,
+            Reason::Reply,
+            Reason::Bypass,
+            Reason::Malformed,
+            Reason::Ban,
+            Reason::List,
+            Reason::DefaultDrop,
         ];
         self.series(&mut subject, DEFAULT, "", &reasons)?;
         self.subjects[0] = subject;
@@ -224,7 +274,12 @@ impl Builder<'_> {
         let network = service.per_network;
         let total = service.total.map(|total| total.limits).unwrap_or_default();
         let plan = Plan {
-            tiers: [own.limits, network.map(|tier| tier.limits).unwrap_or_default(), Limits::default(), total],
+            tiers: [
+                own.limits,
+                network.map(|tier| tier.limits).unwrap_or_default(),
+                Limits::default(),
+                total,
+            ],
             block: own.block,
             networks: network.map_or((32, 128), |tier| (tier.ipv4_prefix, tier.ipv6_prefix)),
         };
@@ -233,12 +288,17 @@ impl Builder<'_> {
             service: number,
             only: list_bits(&self.policy.lists, &service.only),
             enforce_share: share(service.enforce_share_ppm),
-            flags: if service.mode == Mode::Monitor { subject_flags::MONITOR } else { 0 },
+            flags: if service.mode == Mode::Monitor {
+                subject_flags::MONITOR
+            } else {
+                0
+            },
             bypass_until_ns: self.bypass(&service.name),
             ..Subject::default()
         };
         let first_class = self.subjects.len() as u32;
-        self.subjects.resize(self.subjects.len() + service.classes.len(), Subject::default());
+        self.subjects
+            .resize(self.subjects.len() + service.classes.len(), Subject::default());
         for (at, class) in service.classes.iter().enumerate() {
             let own = class.per_source.unwrap_or_default();
             let plan = Plan {
@@ -249,14 +309,22 @@ impl Builder<'_> {
                     total,
                 ],
                 block: own.block,
-                networks: class.per_network.map_or((32, 128), |tier| (tier.ipv4_prefix, tier.ipv6_prefix)),
+                networks: class
+                    .per_network
+                    .map_or((32, 128), |tier| (tier.ipv4_prefix, tier.ipv6_prefix)),
             };
             let mut subject = base;
             subject.lists = list_bits(&self.policy.lists, &class.lists);
             if class.mode == Mode::Monitor {
                 subject.flags |= subject_flags::MONITOR;
             }
-            self.place(first_class as usize + at, subject, &service.name, &class.name, &plan)?;
+            self.place(
+                first_class as usize + at,
+                subject,
+                &service.name,
+                &class.name,
+                &plan,
+            )?;
         }
         if !service.classes.is_empty() {
             base.flags |= subject_flags::CLASSES;
@@ -276,9 +344,11 @@ impl Builder<'_> {
         plan: &Plan,
     ) -> Result<(), CompileError> {
         let scale = self.levers.iter().rev().find_map(|lever| match lever {
-            Lever::Scale { service: of, percent, until_ns } if of == service && *until_ns > self.now_ns => {
-                Some((*percent, *until_ns))
-            }
+            Lever::Scale {
+                service: of,
+                percent,
+                until_ns,
+            } if of == service && *until_ns > self.now_ns => Some((*percent, *until_ns)),
             _ => None,
         });
         let plain = self.limits(subject, service, class, plan, 100)?;
@@ -305,15 +375,27 @@ impl Builder<'_> {
         percent: u32,
     ) -> Result<Subject, CompileError> {
         let mut reasons = vec![
-            Reason::Pass, Reason::Protect, Reason::Bypass, Reason::Ban, Reason::List,
+            Reason::Pass,
+            Reason::Protect,
+            Reason::Bypass,
+            Reason::Ban,
+            Reason::List,
         ];
-        if self.policy.lists.iter().any(|list| list.action == Some(ListAction::Trust)) {
+        if self
+            .policy
+            .lists
+            .iter()
+            .any(|list| list.action == Some(ListAction::Trust))
+        {
             reasons.push(Reason::Trust);
         }
         for (tier, limits) in plan.tiers.iter().enumerate() {
             // The total belongs to the service, whatever class the packet is in.
             let owner = if tier == 3 { "" } else { class };
-            for (kind, limit) in [limits.packets, limits.bytes, limits.connections].into_iter().enumerate() {
+            for (kind, limit) in [limits.packets, limits.bytes, limits.connections]
+                .into_iter()
+                .enumerate()
+            {
                 let Some(limit) = limit else { continue };
                 let name = bucket_name(service, owner, tier, kind);
                 let home = if tier < 2 { Home::Tagged } else { Home::Shared };
@@ -324,7 +406,9 @@ impl Builder<'_> {
             }
         }
         if let Some(block) = plan.block {
-            let id = self.registry.block(&bucket_name(service, class, 0, KINDS), self.now_ns)?;
+            let id = self
+                .registry
+                .block(&bucket_name(service, class, 0, KINDS), self.now_ns)?;
             subject.block = CoreBlock {
                 id,
                 drops: u64::from(block.drops).min(cell::MAX_DROPS) as u32,
@@ -356,9 +440,11 @@ impl Builder<'_> {
 
     fn bypass(&self, service: &str) -> u64 {
         let of = |lever: &Lever| match lever {
-            Lever::Bypass { service: Some(of), until_ns, .. } if of == service && *until_ns > self.now_ns => {
-                Some(*until_ns)
-            }
+            Lever::Bypass {
+                service: Some(of),
+                until_ns,
+                ..
+            } if of == service && *until_ns > self.now_ns => Some(*until_ns),
             _ => None,
         };
         self.levers.iter().filter_map(of).max().unwrap_or(0)
@@ -366,7 +452,12 @@ impl Builder<'_> {
 }
 
 fn bucket_name(service: &str, class: &str, tier: usize, kind: usize) -> BucketName {
-    BucketName { service: service.to_owned(), class: class.to_owned(), tier: tier as u8, kind: kind as u8 }
+    BucketName {
+        service: service.to_owned(),
+        class: class.to_owned(),
+        tier: tier as u8,
+        kind: kind as u8,
+    }
 }
 
 /// A limit under the scale lever, kept within what cells can hold.
@@ -384,7 +475,10 @@ fn scaled(limit: Limit, percent: u32, kind: usize, home: Home) -> Limit {
     // A byte bucket that no full frame fits into would stop the service instead of tightening it.
     let least = if kind == 1 { 1_514 } else { 1 };
     let fastest = if kind == 1 { 50_000_000_000 } else { 100_000_000 };
-    Limit { rate: scale(limit.rate).min(fastest), burst: scale(limit.burst).clamp(least, deepest) }
+    Limit {
+        rate: scale(limit.rate).min(fastest),
+        burst: scale(limit.burst).clamp(least, deepest),
+    }
 }
 
 /// A share in millionths as the bound below which share numbers are enforced; the highest number means all.

@@ -42,7 +42,11 @@ pub fn dimension(
     for (half, protocol) in [Protocol::Tcp, Protocol::Udp].into_iter().enumerate() {
         let mut starts: Vec<(u32, usize)> = Vec::new();
         let mut ends: Vec<(u32, usize)> = Vec::new();
-        for (at, service) in services.iter().enumerate().filter(|(_, service)| names(service, protocol)) {
+        for (at, service) in services
+            .iter()
+            .enumerate()
+            .filter(|(_, service)| names(service, protocol))
+        {
             for range in ranges(service) {
                 starts.push((u32::from(range.first), at));
                 ends.push((u32::from(range.last) + 1, at));
@@ -75,8 +79,10 @@ pub fn dimension(
                 } else if let Some(number) = numbers.get(&active) {
                     *number
                 } else {
-                    let number = u16::try_from(members.len())
-                        .map_err(|_| CompileError::TooMany { what: "classes of ports", most: 65_535 })?;
+                    let number = u16::try_from(members.len()).map_err(|_| CompileError::TooMany {
+                        what: "classes of ports",
+                        most: 65_535,
+                    })?;
                     members.push((half == 1, active.clone()));
                     numbers.insert(active.clone(), number);
                     number
@@ -91,7 +97,11 @@ pub fn dimension(
             classes_of[*at].push((*udp, number as u16));
         }
     }
-    Ok(Dimension { words, members, classes_of })
+    Ok(Dimension {
+        words,
+        members,
+        classes_of,
+    })
 }
 
 /// Both dimensions of a policy.
@@ -107,10 +117,18 @@ impl Ports {
     /// Computes them.
     pub fn new(services: &[Service]) -> Result<Self, CompileError> {
         let fixed = usize::from(class::NAMED);
-        let destination = dimension(services, |service| &service.ports, fixed, [class::TCP, class::UDP])?;
+        let destination = dimension(
+            services,
+            |service| &service.ports,
+            fixed,
+            [class::TCP, class::UDP],
+        )?;
         let source = dimension(services, |service| &service.source_ports, 1, [0, 0])?;
         if destination.members.len() * source.members.len() > PORT_CELLS as usize {
-            return Err(CompileError::TooMany { what: "pairs of destination and source port classes", most: PORT_CELLS });
+            return Err(CompileError::TooMany {
+                what: "pairs of destination and source port classes",
+                most: PORT_CELLS,
+            });
         }
         Ok(Self { destination, source })
     }
@@ -123,12 +141,20 @@ impl Ports {
     /// The table of the services without addresses: for each pair of classes the position of the winner.
     pub fn table(&self, services: &[Service], numbers: &[u32]) -> Vec<u64> {
         let columns = self.columns();
-        let general: Vec<usize> = (0..services.len()).filter(|at| services[*at].addresses.is_empty()).collect();
-        let open: Vec<usize> = general.iter().copied().filter(|at| services[*at].ports.is_empty()).collect();
+        let general: Vec<usize> = (0..services.len())
+            .filter(|at| services[*at].addresses.is_empty())
+            .collect();
+        let open: Vec<usize> = general
+            .iter()
+            .copied()
+            .filter(|at| services[*at].ports.is_empty())
+            .collect();
         let mut words = vec![0u64; (self.destination.members.len() * columns).div_ceil(4)];
         for row in 0..self.destination.members.len() {
             for column in 0..columns {
-                let Some(winner) = self.winner(services, &open, row, column) else { continue };
+                let Some(winner) = self.winner(services, &open, row, column) else {
+                    continue;
+                };
                 let cell = row * columns + column;
                 words[cell / 4] |= u64::from(numbers[winner]) << ((cell % 4) * 16);
             }
@@ -148,7 +174,8 @@ impl Ports {
             _ => (Some(Protocol::Tcp), false),
         };
         let (udp_column, in_column) = &self.source.members[column];
-        if column != 0 && (later || protocol != Some(if *udp_column { Protocol::Udp } else { Protocol::Tcp })) {
+        if column != 0 && (later || protocol != Some(if *udp_column { Protocol::Udp } else { Protocol::Tcp }))
+        {
             return None;
         }
         let fits = |at: usize| {
@@ -158,11 +185,19 @@ impl Ports {
             let source_fits = service.source_ports.is_empty() || (!later && in_column.contains(&at));
             service.addresses.is_empty() && protocol_fits && source_fits
         };
-        let named = self.destination.members[row].1.iter().copied().filter(|at| fits(*at));
+        let named = self.destination.members[row]
+            .1
+            .iter()
+            .copied()
+            .filter(|at| fits(*at));
         let unnamed = open.iter().copied().filter(|at| fits(*at));
         named.chain(unnamed).max_by_key(|at| {
             let service = &services[*at];
-            (!service.ports.is_empty(), !service.source_ports.is_empty(), !names(service, Protocol::Any))
+            (
+                !service.ports.is_empty(),
+                !service.source_ports.is_empty(),
+                !names(service, Protocol::Any),
+            )
         })
     }
 }

@@ -92,11 +92,21 @@ pub struct SeriesRecord {
 impl Registry {
     /// Restores the look-up tables after reading a registry.
     pub fn reindex(&mut self) {
-        self.index = self.buckets.iter().enumerate().map(|(at, (name, _))| (name.clone(), at)).collect();
+        self.index = self
+            .buckets
+            .iter()
+            .enumerate()
+            .map(|(at, (name, _))| (name.clone(), at))
+            .collect();
         self.series_index = self
             .series
             .iter()
-            .map(|record| ((record.service.clone(), record.class.clone(), record.reason), record.number))
+            .map(|record| {
+                (
+                    (record.service.clone(), record.class.clone(), record.reason),
+                    record.number,
+                )
+            })
             .collect();
         self.next_bucket = self.next_bucket.max(1);
         self.next_series = self.next_series.max(2);
@@ -119,15 +129,22 @@ impl Registry {
 
     /// A service's name.
     pub fn service_name(&self, number: u32) -> Option<&str> {
-        self.services.iter().find(|(_, at)| **at == number).map(|(name, _)| name.as_str())
+        self.services
+            .iter()
+            .find(|(_, at)| **at == number)
+            .map(|(name, _)| name.as_str())
     }
 
     /// Gives every service of a policy its number; returns the numbers that no service has any more, and the lowest
     /// number above all.
     pub fn assign_services(&mut self, names: &[&str]) -> Result<(Vec<u32>, u32), CompileError> {
         let wanted: std::collections::BTreeSet<&str> = names.iter().copied().collect();
-        let gone: Vec<u32> =
-            self.services.iter().filter(|(name, _)| !wanted.contains(name.as_str())).map(|(_, at)| *at).collect();
+        let gone: Vec<u32> = self
+            .services
+            .iter()
+            .filter(|(name, _)| !wanted.contains(name.as_str()))
+            .map(|(_, at)| *at)
+            .collect();
         self.services.retain(|name, _| wanted.contains(name.as_str()));
         let mut taken: std::collections::BTreeSet<u32> = self.services.values().copied().collect();
         // A number that has just become free may still be in the generation that is being replaced; it names a
@@ -146,7 +163,10 @@ impl Registry {
         }
         let end = self.services.values().max().map_or(1, |last| last + 1);
         if end > SUBJECTS {
-            return Err(CompileError::TooMany { what: "services", most: SUBJECTS });
+            return Err(CompileError::TooMany {
+                what: "services",
+                most: SUBJECTS,
+            });
         }
         Ok((gone, end))
     }
@@ -159,14 +179,24 @@ impl Registry {
     }
 
     /// The spec of a bucket with a limit: its number and version filled in.
-    pub fn bucket(&mut self, name: &BucketName, home: Home, limit: Limit, now_ns: u64) -> Result<Spec, CompileError> {
+    pub fn bucket(
+        &mut self,
+        name: &BucketName,
+        home: Home,
+        limit: Limit,
+        now_ns: u64,
+    ) -> Result<Spec, CompileError> {
         let kind = match name.kind {
             0 => Kind::Packets,
             1 => Kind::Bytes,
             _ => Kind::Connections,
         };
-        let mut spec = Spec::new(kind, home, limit.rate, limit.burst)
-            .map_err(|Unfit| CompileError::Unfit { bucket: name.describe(), rate: limit.rate, burst: limit.burst })?;
+        let mut spec =
+            Spec::new(kind, home, limit.rate, limit.burst).map_err(|Unfit| CompileError::Unfit {
+                bucket: name.describe(),
+                rate: limit.rate,
+                burst: limit.burst,
+            })?;
         let at = self.slot(name, now_ns)?;
         let bucket = &mut self.buckets[at].1;
         let version = bucket.version(limit, now_ns);
@@ -197,10 +227,22 @@ impl Registry {
                 self.next_bucket += 1;
                 self.next_bucket - 1
             }
-            None => return Err(CompileError::TooMany { what: "buckets", most: BUCKETS - 1 }),
+            None => {
+                return Err(CompileError::TooMany {
+                    what: "buckets",
+                    most: BUCKETS - 1,
+                });
+            }
         };
         let at = self.buckets.len();
-        self.buckets.push((name.clone(), Bucket { id, versions: [None; 4], in_use: Vec::new() }));
+        self.buckets.push((
+            name.clone(),
+            Bucket {
+                id,
+                versions: [None; 4],
+                in_use: Vec::new(),
+            },
+        ));
         self.index.insert(name.clone(), at);
         Ok(at)
     }
@@ -221,38 +263,50 @@ impl Registry {
                 }
             }
         }
-        let (kept, gone): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.buckets).into_iter().partition(|(_, bucket)| !bucket.in_use.is_empty());
+        let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.buckets)
+            .into_iter()
+            .partition(|(_, bucket)| !bucket.in_use.is_empty());
         self.buckets = kept;
         for (name, bucket) in gone {
-            let drains = bucket.versions.iter().flatten().map(|version| version.drained_ns.unwrap_or(now_ns)).max();
+            let drains = bucket
+                .versions
+                .iter()
+                .flatten()
+                .map(|version| version.drained_ns.unwrap_or(now_ns))
+                .max();
             let block = (name.kind == 3).then_some(now_ns.saturating_add(LONGEST_BLOCK_NS));
-            self.retired.push(Retired { id: bucket.id, free_ns: drains.max(block).unwrap_or(now_ns) });
+            self.retired.push(Retired {
+                id: bucket.id,
+                free_ns: drains.max(block).unwrap_or(now_ns),
+            });
         }
         self.reindex();
     }
 
     /// Every bucket's number and the specs of its versions, for the conversion of debts.
     pub fn versions(&self) -> impl Iterator<Item = (u32, [Spec; 4])> + '_ {
-        self.buckets.iter().filter(|(name, _)| name.kind != 3).map(|(name, bucket)| {
-            let kind = match name.kind {
-                0 => Kind::Packets,
-                1 => Kind::Bytes,
-                _ => Kind::Connections,
-            };
-            let home = if name.tier < 2 { Home::Tagged } else { Home::Shared };
-            let mut specs = [Spec::default(); 4];
-            for (number, version) in bucket.versions.iter().enumerate() {
-                if let Some(version) = version
-                    && let Ok(mut spec) = Spec::new(kind, home, version.rate, version.burst)
-                {
-                    spec.id = bucket.id;
-                    spec.version = number as u8;
-                    specs[number] = spec;
+        self.buckets
+            .iter()
+            .filter(|(name, _)| name.kind != 3)
+            .map(|(name, bucket)| {
+                let kind = match name.kind {
+                    0 => Kind::Packets,
+                    1 => Kind::Bytes,
+                    _ => Kind::Connections,
+                };
+                let home = if name.tier < 2 { Home::Tagged } else { Home::Shared };
+                let mut specs = [Spec::default(); 4];
+                for (number, version) in bucket.versions.iter().enumerate() {
+                    if let Some(version) = version
+                        && let Ok(mut spec) = Spec::new(kind, home, version.rate, version.burst)
+                    {
+                        spec.id = bucket.id;
+                        spec.version = number as u8;
+                        specs[number] = spec;
+                    }
                 }
-            }
-            (bucket.id, specs)
-        })
+                (bucket.id, specs)
+            })
     }
 
     /// The number of a series, given on first use.
@@ -268,9 +322,19 @@ impl Registry {
                 self.next_series += 2;
                 self.next_series - 2
             }
-            None => return Err(CompileError::TooMany { what: "counter series", most: PAGES * PAGE_SERIES / 2 - 1 }),
+            None => {
+                return Err(CompileError::TooMany {
+                    what: "counter series",
+                    most: PAGES * PAGE_SERIES / 2 - 1,
+                });
+            }
         };
-        self.series.push(SeriesRecord { service: key.0.clone(), class: key.1.clone(), reason: key.2, number });
+        self.series.push(SeriesRecord {
+            service: key.0.clone(),
+            class: key.1.clone(),
+            reason: key.2,
+            number,
+        });
         self.series_index.insert(key, number);
         Ok(number)
     }
@@ -278,8 +342,9 @@ impl Registry {
     /// Takes back the series of services and classes that are gone; returns their numbers, which must be zeroed
     /// before a later compilation gives them away.
     pub fn retire_series(&mut self, keep: impl Fn(&str, &str) -> bool) -> Vec<u32> {
-        let (kept, gone): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.series).into_iter().partition(|record| keep(&record.service, &record.class));
+        let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.series)
+            .into_iter()
+            .partition(|record| keep(&record.service, &record.class));
         self.series = kept;
         self.reindex();
         let numbers: Vec<u32> = gone.iter().map(|record| record.number).collect();
@@ -319,7 +384,11 @@ impl Bucket {
                 },
             })
             .unwrap_or(0);
-        self.versions[at] = Some(Version { rate: limit.rate, burst: limit.burst, drained_ns: None });
+        self.versions[at] = Some(Version {
+            rate: limit.rate,
+            burst: limit.burst,
+            drained_ns: None,
+        });
         at as u8
     }
 }
@@ -329,7 +398,11 @@ impl BucketName {
     pub fn describe(&self) -> String {
         let tier = ["per_source", "per_network", "class total", "total"][usize::from(self.tier.min(3))];
         let kind = ["packets", "bytes", "connections", "block"][usize::from(self.kind.min(3))];
-        let class = if self.class.is_empty() { String::new() } else { format!(" class {}", self.class) };
+        let class = if self.class.is_empty() {
+            String::new()
+        } else {
+            format!(" class {}", self.class)
+        };
         format!("service {}{class} {tier} {kind}", self.service)
     }
 }

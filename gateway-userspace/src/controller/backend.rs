@@ -32,6 +32,7 @@ pub trait Backend: Send {
     fn attach(&mut self, interface: &str, mode: XdpModeChoice) -> Result<Attachment, KernelError>;
     fn attachments(&self) -> Result<Vec<Attachment>, KernelError>;
     fn detach(&mut self, interface: &str) -> Result<bool, KernelError>;
+    fn remove_unused(&mut self) -> Result<(), KernelError>;
     fn counters(&self) -> Result<Vec<Counter>, KernelError>;
     fn losses(&self) -> Result<Losses, KernelError>;
     fn source_slots(&self) -> Result<SourceSlots, KernelError>;
@@ -76,6 +77,10 @@ impl Backend for Dataplane {
 
     fn detach(&mut self, interface: &str) -> Result<bool, KernelError> {
         Self::detach(self, interface)
+    }
+
+    fn remove_unused(&mut self) -> Result<(), KernelError> {
+        Self::remove_unused(self)
     }
 
     fn counters(&self) -> Result<Vec<Counter>, KernelError> {

@@ -362,6 +362,13 @@ impl Engine {
         }
     }
 
+    /// Removes what a failed first start has pinned.
+    pub fn remove_unused(&mut self) {
+        if let Err(error) = self.backend.remove_unused() {
+            tracing::warn!(%error, "the start failed, and what it had pinned could not be removed");
+        }
+    }
+
     /// Takes enforcement off these interfaces (all, when none is named); they are not attached again.
     pub fn detach(&mut self, interfaces: &[String], peer: Option<Peer>) -> Result<Detached, Failure> {
         let attached: Vec<String> = self

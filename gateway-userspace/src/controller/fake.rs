@@ -117,6 +117,10 @@ impl Backend for Fake {
         Ok(self.0.lock().unwrap().attached.remove(interface).is_some())
     }
 
+    fn remove_unused(&mut self) -> Result<(), KernelError> {
+        Ok(())
+    }
+
     fn counters(&self) -> Result<Vec<Counter>, KernelError> {
         Ok(self.0.lock().unwrap().counters.clone())
     }

@@ -130,6 +130,7 @@ pub fn run(mut options: RunOptions) -> Result<(), RunError> {
             if let Some(before) = before {
                 engine.restore(before);
             }
+            engine.remove_unused();
             return Err(failure.into());
         }
     };

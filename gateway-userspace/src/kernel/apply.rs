@@ -9,8 +9,8 @@ use std::{thread, time::Instant};
 
 use aya_obj::generated::bpf_map_type;
 use gateway_core::image::{
-    ADDRESS_GROUPS, Control, DestinationEntry, Generation, ListEntry, PORT_CELLS, PROTECT_RULES, SLOTS, SUBJECTS, flags,
-    half,
+    ADDRESS_GROUPS, Control, DestinationEntry, Generation, ListEntry, PORT_CELLS, PROTECT_RULES, SLOTS,
+    SUBJECTS, flags, half,
 };
 use ipnet::IpNet;
 
@@ -39,14 +39,18 @@ impl From<CompileError> for KernelError {
     fn from(error: CompileError) -> Self {
         match error {
             CompileError::NoService(name) => Self::NoService { name },
-            other => Self::TooLarge { what: other.to_string() },
+            other => Self::TooLarge {
+                what: other.to_string(),
+            },
         }
     }
 }
 
 fn failed(what: &'static str) -> impl Fn(std::io::Error) -> KernelError {
     move |source| match source.raw_os_error() {
-        Some(libc::ENOMEM) => KernelError::TooLarge { what: format!("the kernel has no memory for {what}") },
+        Some(libc::ENOMEM) => KernelError::TooLarge {
+            what: format!("the kernel has no memory for {what}"),
+        },
         _ => io_error(format!("cannot write {what}"), source),
     }
 }
@@ -75,15 +79,23 @@ impl Dataplane {
     /// Changes the levers only; the policy, the lists and the state of every bucket stay.
     pub fn set_levers(&mut self, levers: &[Lever]) -> Result<(), KernelError> {
         let Some(text) = self.state.text.clone() else {
-            return Err(KernelError::Other("no policy is in force, so there is nothing to pull a lever on".into()));
+            return Err(KernelError::Other(
+                "no policy is in force, so there is nothing to pull a lever on".into(),
+            ));
         };
         let parsed = policy::parse(&text, std::path::Path::new("(policy in force)"))
             .map_err(|errors| KernelError::Other(format!("the pinned policy cannot be read: {errors}")))?;
         for lever in levers {
-            if let Lever::Scale { service, .. } | Lever::Bypass { service: Some(service), .. } = lever
+            if let Lever::Scale { service, .. }
+            | Lever::Bypass {
+                service: Some(service),
+                ..
+            } = lever
                 && self.state.registry.service(service).is_none()
             {
-                return Err(KernelError::NoService { name: service.clone() });
+                return Err(KernelError::NoService {
+                    name: service.clone(),
+                });
             }
         }
         self.switch(&parsed.policy, &text, None, levers).map(drop)
@@ -97,6 +109,7 @@ impl Dataplane {
         lists: Option<&ListContents>,
         levers: &[Lever],
     ) -> Result<Applied, KernelError> {
+        self.still_there()?;
         let begun = Instant::now();
         let now_ns = Self::now_ns();
         let active = self.control(Control::Active)? as u32 & 1;
@@ -109,17 +122,28 @@ impl Dataplane {
         // Compile on copies: nothing of ours changes until the kernel has everything.
         let mut next = self.state.clone();
         let empty = ListContents::new();
-        let mut image = compile(policy, lists.unwrap_or(&empty), levers, &mut next.registry, now_ns)?;
+        let mut image = compile(
+            policy,
+            lists.unwrap_or(&empty),
+            levers,
+            &mut next.registry,
+            now_ns,
+        )?;
         let kept: std::collections::BTreeSet<(&str, &str)> = policy
             .services
             .iter()
             .flat_map(|service| {
-                let classes = service.classes.iter().map(|class| (service.name.as_str(), class.name.as_str()));
+                let classes = service
+                    .classes
+                    .iter()
+                    .map(|class| (service.name.as_str(), class.name.as_str()));
                 std::iter::once((service.name.as_str(), "")).chain(classes)
             })
             .chain(std::iter::once((crate::compile::DEFAULT, "")))
             .collect();
-        let cleared = next.registry.retire_series(|service, class| kept.contains(&(service, class)));
+        let cleared = next
+            .registry
+            .retire_series(|service, class| kept.contains(&(service, class)));
         next.text = Some(text.to_owned());
         next.levers = levers.to_vec();
 
@@ -135,10 +159,20 @@ impl Dataplane {
         let gone = std::mem::take(&mut image.gone);
         self.drop_bans_of(&gone)?;
         self.clear_series(&cleared)?;
-        Ok(Applied { services: policy.services.len(), prefixes: image.lists.len(), took: begun.elapsed() })
+        Ok(Applied {
+            services: policy.services.len(),
+            prefixes: image.lists.len(),
+            took: begun.elapsed(),
+        })
     }
 
-    fn install(&mut self, image: &mut Image, before: &Generation, active: u32, lists: bool) -> Result<(), KernelError> {
+    fn install(
+        &mut self,
+        image: &mut Image,
+        before: &Generation,
+        active: u32,
+        lists: bool,
+    ) -> Result<(), KernelError> {
         self.state.write(&self.set)?;
         self.make_pages()?;
         self.write_versions()?;
@@ -159,7 +193,11 @@ impl Dataplane {
         let (v4, v6) = tries("weir_dests", &image.destinations)?;
         tables.push(("DESTS_V4", image.generation.destinations_slot, v4));
         tables.push(("DESTS_V6", image.generation.destinations_slot, v6));
-        tables.push(("GROUP_TABLE", image.generation.destinations_slot, group_table(&image.group_table)?));
+        tables.push((
+            "GROUP_TABLE",
+            image.generation.destinations_slot,
+            group_table(&image.group_table)?,
+        ));
         self.put(&tables)?;
         // Every packet that looked into the other half has finished: the waits above began after the last switch.
         self.write_half(image, fresh)?;
@@ -183,7 +221,11 @@ impl Dataplane {
             for thread in threads {
                 match thread.join() {
                     Ok(result) => result.map_err(failed("the tries"))?,
-                    Err(_) => return Err(KernelError::Other("a thread that writes tables ended badly".into())),
+                    Err(_) => {
+                        return Err(KernelError::Other(
+                            "a thread that writes tables ended badly".into(),
+                        ));
+                    }
                 }
             }
             Ok(())
@@ -199,27 +241,52 @@ impl Dataplane {
         self.map("ADDRESS_GROUP")
             .set_run(half_of(ADDRESS_GROUPS), &image.groups)
             .map_err(failed("the address groups"))?;
-        self.map("VLANS").set_run(half_of(64), &image.vlans).map_err(failed("the VLANs"))?;
-        self.map("PROTECT").set_run(half_of(PROTECT_RULES), &image.protect).map_err(failed("the protect rules"))?;
+        self.map("VLANS")
+            .set_run(half_of(64), &image.vlans)
+            .map_err(failed("the VLANs"))?;
+        self.map("PROTECT")
+            .set_run(half_of(PROTECT_RULES), &image.protect)
+            .map_err(failed("the protect rules"))?;
         let at = fresh as usize;
         let written = &mut self.written;
         for (name, first, fresh, held) in [
-            ("PORT_CLASSES", half_of(CLASS_WORDS as u32), &image.port_classes, &mut written.port_classes[at]),
-            ("SOURCE_PORTS", half_of(CLASS_WORDS as u32), &image.source_ports, &mut written.source_ports[at]),
-            ("PORT_TABLE", half_of(PORT_CELLS / 4), &image.port_table, &mut written.port_table[at]),
+            (
+                "PORT_CLASSES",
+                half_of(CLASS_WORDS as u32),
+                &image.port_classes,
+                &mut written.port_classes[at],
+            ),
+            (
+                "SOURCE_PORTS",
+                half_of(CLASS_WORDS as u32),
+                &image.source_ports,
+                &mut written.source_ports[at],
+            ),
+            (
+                "PORT_TABLE",
+                half_of(PORT_CELLS / 4),
+                &image.port_table,
+                &mut written.port_table[at],
+            ),
         ] {
             if fresh != held {
                 held.clear();
-                self.maps[name].set_run(first, fresh).map_err(failed("the port tables"))?;
+                self.maps[name]
+                    .set_run(first, fresh)
+                    .map_err(failed("the port tables"))?;
                 held.clone_from(fresh);
             }
         }
-        self.map("GENERATIONS").set(&fresh, &image.generation).map_err(failed("the generations"))
+        self.map("GENERATIONS")
+            .set(&fresh, &image.generation)
+            .map_err(failed("the generations"))
     }
 
     fn write_versions(&self) -> Result<(), KernelError> {
         let (keys, values): (Vec<u32>, Vec<_>) = self.state.registry.versions().unzip();
-        self.map("VERSIONS").set_all(&keys, &values).map_err(failed("the bucket versions"))
+        self.map("VERSIONS")
+            .set_all(&keys, &values)
+            .map_err(failed("the bucket versions"))
     }
 }
 

@@ -18,18 +18,28 @@ const NATIVE: u32 = 1 << 2;
 
 /// The index of an interface.
 pub(super) fn ifindex(interface: &str) -> Result<u32, KernelError> {
-    nix::net::if_::if_nametoindex(interface).map_err(|_| KernelError::NoInterface { name: interface.to_owned() })
+    nix::net::if_::if_nametoindex(interface).map_err(|_| KernelError::NoInterface {
+        name: interface.to_owned(),
+    })
 }
 
 /// Every pinned link.
 pub(super) fn list(dir: &Path) -> Result<Vec<Attachment>, KernelError> {
     let mut found = Vec::new();
     for entry in pins::read_dir(&pins::links(dir))? {
-        let Some((xdp_mode, interface)) = entry.file_name().to_str().and_then(pins::parse_link) else { continue };
+        let Some((xdp_mode, interface)) = entry.file_name().to_str().and_then(pins::parse_link) else {
+            continue;
+        };
         let link = open(&entry.path())?;
         let ifindex = sys::link_ifindex(link.as_fd())
             .map_err(|source| pins::io_error(format!("cannot look at the link of {interface}"), source))?;
-        found.push(Attachment { interface, ifindex, xdp_mode, fallback: None, reused: true });
+        found.push(Attachment {
+            interface,
+            ifindex,
+            xdp_mode,
+            fallback: None,
+            reused: true,
+        });
     }
     found.sort_by(|left, right| left.interface.cmp(&right.interface));
     Ok(found)
@@ -78,7 +88,8 @@ pub(super) fn attach(
         if alive {
             let _ = sys::link_detach(link.as_fd());
         }
-        fs::remove_file(&path).map_err(|source| pins::io_error(format!("cannot remove {}", path.display()), source))?;
+        fs::remove_file(&path)
+            .map_err(|source| pins::io_error(format!("cannot remove {}", path.display()), source))?;
     }
     create(dir, &mut program, interface, index, choice)
 }
@@ -90,7 +101,9 @@ fn update(link: &OwnedFd, program: &mut aya::Ebpf) -> Result<bool, KernelError> 
         let fresh = object::load(program, name)?;
         match sys::link_update(link.as_fd(), fresh) {
             Ok(()) => return Ok(true),
-            Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Err(not_permitted("replace XDP programs")),
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+                return Err(not_permitted("replace XDP programs"));
+            }
             Err(_) => {}
         }
     }
@@ -105,7 +118,10 @@ fn create(
     index: u32,
     choice: XdpModeChoice,
 ) -> Result<Attachment, KernelError> {
-    let native = [(XdpMode::Native, "weir", NATIVE), (XdpMode::Native, "weir_frags", NATIVE)];
+    let native = [
+        (XdpMode::Native, "weir", NATIVE),
+        (XdpMode::Native, "weir_frags", NATIVE),
+    ];
     let generic = [(XdpMode::Generic, "weir", GENERIC)];
     let attempts: Vec<_> = match choice {
         XdpModeChoice::Auto => native.into_iter().chain(generic).collect(),
@@ -124,24 +140,48 @@ fn create(
                     (XdpModeChoice::Auto, XdpMode::Generic, Some(error)) => Some(explain(interface, error)),
                     _ => None,
                 };
-                return Ok(Attachment { interface: interface.to_owned(), ifindex: index, xdp_mode: mode, fallback, reused: false });
+                return Ok(Attachment {
+                    interface: interface.to_owned(),
+                    ifindex: index,
+                    xdp_mode: mode,
+                    fallback,
+                    reused: false,
+                });
             }
             Err(error) => match error.raw_os_error() {
                 Some(libc::EPERM) => return Err(not_permitted("attach XDP programs")),
                 Some(libc::EBUSY | libc::EEXIST) => return Err(occupied(interface)),
-                Some(libc::ENODEV) => return Err(KernelError::NoInterface { name: interface.to_owned() }),
+                Some(libc::ENODEV) => {
+                    return Err(KernelError::NoInterface {
+                        name: interface.to_owned(),
+                    });
+                }
                 // The first refusal is the telling one.
                 _ => refusal = refusal.or(Some(error)),
             },
         }
     }
-    let why = refusal.map_or_else(|| "no way to attach was tried".to_owned(), |error| explain(interface, &error));
-    let mode = if choice == XdpModeChoice::Generic { "generic" } else { "native" };
-    Err(KernelError::Attach { interface: interface.to_owned(), mode, why })
+    let why = refusal.map_or_else(
+        || "no way to attach was tried".to_owned(),
+        |error| explain(interface, &error),
+    );
+    let mode = if choice == XdpModeChoice::Generic {
+        "generic"
+    } else {
+        "native"
+    };
+    Err(KernelError::Attach {
+        interface: interface.to_owned(),
+        mode,
+        why,
+    })
 }
 
 fn occupied(interface: &str) -> KernelError {
-    KernelError::Occupied { interface: interface.to_owned(), program: "not Weir's; `weir doctor` says which".to_owned() }
+    KernelError::Occupied {
+        interface: interface.to_owned(),
+        program: "not Weir's; `weir doctor` says which".to_owned(),
+    }
 }
 
 /// What a refusal of native mode means.
@@ -170,7 +210,8 @@ pub(super) fn detach(dir: &Path, interface: &str) -> Result<bool, KernelError> {
         {
             return Err(pins::io_error(format!("cannot detach from {interface}"), error));
         }
-        fs::remove_file(&path).map_err(|source| pins::io_error(format!("cannot remove {}", path.display()), source))?;
+        fs::remove_file(&path)
+            .map_err(|source| pins::io_error(format!("cannot remove {}", path.display()), source))?;
         found = true;
     }
     Ok(found)

@@ -43,7 +43,11 @@ impl BanTable {
 
     fn flags(&self) -> u64 {
         let flags = [bits::V4, bits::V6, bits::SERVICE_V4, bits::SERVICE_V6];
-        self.counts.iter().zip(flags).filter(|(count, _)| **count > 0).fold(0, |all, (_, flag)| all | flag)
+        self.counts
+            .iter()
+            .zip(flags)
+            .filter(|(count, _)| **count > 0)
+            .fold(0, |all, (_, flag)| all | flag)
     }
 }
 
@@ -51,12 +55,23 @@ type Key4 = [u32; 3];
 type Key6 = [u32; 6];
 
 fn key4(service: u32, net: &IpNet) -> Key4 {
-    [32 + u32::from(net.prefix_len()), service, prefix::words(net.network())[0]]
+    [
+        32 + u32::from(net.prefix_len()),
+        service,
+        prefix::words(net.network())[0],
+    ]
 }
 
 fn key6(service: u32, net: &IpNet) -> Key6 {
     let words = prefix::words(net.network());
-    [32 + u32::from(net.prefix_len()), service, words[0], words[1], words[2], words[3]]
+    [
+        32 + u32::from(net.prefix_len()),
+        service,
+        words[0],
+        words[1],
+        words[2],
+        words[3],
+    ]
 }
 
 fn halves(until_ns: u64) -> [u32; 2] {
@@ -65,7 +80,9 @@ fn halves(until_ns: u64) -> [u32; 2] {
 
 fn failed(what: &'static str) -> impl Fn(std::io::Error) -> KernelError {
     move |source| match source.raw_os_error() {
-        Some(libc::ENOSPC) => KernelError::TooLarge { what: "the ban table is full (1,048,576 prefixes a family)".into() },
+        Some(libc::ENOSPC) => KernelError::TooLarge {
+            what: "the ban table is full (1,048,576 prefixes a family)".into(),
+        },
         _ => io_error(format!("cannot {what} the ban table"), source),
     }
 }
@@ -78,7 +95,13 @@ impl Dataplane {
         let mut key: Option<Key4> = None;
         while let Some(at) = v4.next_key(key.as_ref()).map_err(failed("read"))? {
             let address = Ipv4Addr::from(at[2].to_ne_bytes());
-            self.add(&mut table, v4.get::<_, [u32; 2]>(&at).map_err(failed("read"))?, at[0], at[1], address.into());
+            self.add(
+                &mut table,
+                v4.get::<_, [u32; 2]>(&at).map_err(failed("read"))?,
+                at[0],
+                at[1],
+                address.into(),
+            );
             key = Some(at);
         }
         let mut key: Option<Key6> = None;
@@ -88,7 +111,13 @@ impl Dataplane {
                 place.copy_from_slice(&word.to_ne_bytes());
             }
             let address = Ipv6Addr::from(bytes);
-            self.add(&mut table, v6.get::<_, [u32; 2]>(&at).map_err(failed("read"))?, at[0], at[1], address.into());
+            self.add(
+                &mut table,
+                v6.get::<_, [u32; 2]>(&at).map_err(failed("read"))?,
+                at[0],
+                at[1],
+                address.into(),
+            );
             key = Some(at);
         }
         Ok(table)
@@ -108,16 +137,26 @@ impl Dataplane {
                 .state
                 .registry
                 .service(name)
-                .ok_or_else(|| KernelError::NoService { name: name.to_owned() }),
+                .ok_or_else(|| KernelError::NoService {
+                    name: name.to_owned(),
+                }),
         }
     }
 
     /// Writes and deletes ban entries in the kernel.
-    pub fn change_bans(&mut self, set: &[BanEntry], delete: &[(IpNet, Option<String>)]) -> Result<(), KernelError> {
+    pub fn change_bans(
+        &mut self,
+        set: &[BanEntry],
+        delete: &[(IpNet, Option<String>)],
+    ) -> Result<(), KernelError> {
         // Names first: a wrong one must not leave half of the change done.
         let mut numbered = Vec::with_capacity(set.len());
         for entry in set {
-            numbered.push((self.service_number(entry.service.as_deref())?, entry.prefix.trunc(), entry.until_ns));
+            numbered.push((
+                self.service_number(entry.service.as_deref())?,
+                entry.prefix.trunc(),
+                entry.until_ns,
+            ));
         }
         let mut gone = Vec::with_capacity(delete.len());
         for (net, service) in delete {
@@ -131,14 +170,24 @@ impl Dataplane {
             self.bans.insert(*service, *net, *until_ns);
         }
         self.set_control(Control::Bans, self.bans.flags())?;
-        let v4: Vec<_> = numbered.iter().filter(|(_, net, _)| net.addr().is_ipv4()).collect();
-        let v6: Vec<_> = numbered.iter().filter(|(_, net, _)| net.addr().is_ipv6()).collect();
+        let v4: Vec<_> = numbered
+            .iter()
+            .filter(|(_, net, _)| net.addr().is_ipv4())
+            .collect();
+        let v6: Vec<_> = numbered
+            .iter()
+            .filter(|(_, net, _)| net.addr().is_ipv6())
+            .collect();
         let keys: Vec<Key4> = v4.iter().map(|(service, net, _)| key4(*service, net)).collect();
         let values: Vec<[u32; 2]> = v4.iter().map(|(_, _, until_ns)| halves(*until_ns)).collect();
-        self.map("BANS_V4").set_all(&keys, &values).map_err(failed("write"))?;
+        self.map("BANS_V4")
+            .set_all(&keys, &values)
+            .map_err(failed("write"))?;
         let keys: Vec<Key6> = v6.iter().map(|(service, net, _)| key6(*service, net)).collect();
         let values: Vec<[u32; 2]> = v6.iter().map(|(_, _, until_ns)| halves(*until_ns)).collect();
-        self.map("BANS_V6").set_all(&keys, &values).map_err(failed("write"))?;
+        self.map("BANS_V6")
+            .set_all(&keys, &values)
+            .map_err(failed("write"))?;
         self.delete_bans(&gone)
     }
 
@@ -156,9 +205,18 @@ impl Dataplane {
 
     /// Deletes the bans of services that are gone, before their numbers can name others.
     pub(super) fn drop_bans_of(&mut self, services: &[u32]) -> Result<(), KernelError> {
-        let gone: Vec<(u32, IpNet)> =
-            self.bans.entries.keys().filter(|(service, _)| services.contains(service)).copied().collect();
-        if gone.is_empty() { Ok(()) } else { self.delete_bans(&gone) }
+        let gone: Vec<(u32, IpNet)> = self
+            .bans
+            .entries
+            .keys()
+            .filter(|(service, _)| services.contains(service))
+            .copied()
+            .collect();
+        if gone.is_empty() {
+            Ok(())
+        } else {
+            self.delete_bans(&gone)
+        }
     }
 
     /// Every ban entry in the kernel (effective expiries).

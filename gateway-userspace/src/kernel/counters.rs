@@ -3,9 +3,7 @@
 use aya_obj::generated::bpf_map_type;
 use gateway_core::{
     bucket::{cell, spec::Spec},
-    image::{
-        AddressGroup, Generation, PAGE_SERIES, PAGES, ProtectRule, Subject,
-    },
+    image::{AddressGroup, Generation, PAGE_SERIES, PAGES, ProtectRule, Subject},
     judge::Event,
     line::{TICK_SHIFT, WORDS},
     verdict::{Reason, Verdict},
@@ -55,7 +53,9 @@ impl Dataplane {
                 }
                 let failed = |source| io_error("cannot make a page of counters".into(), source);
                 let map = Map::create("weir_counters", &shape).map_err(failed)?;
-                self.map("COUNTERS").set(&(interface * PAGES + page), &map.number()).map_err(failed)?;
+                self.map("COUNTERS")
+                    .set(&(interface * PAGES + page), &map.number())
+                    .map_err(failed)?;
                 map.pin(&path).map_err(failed)?;
             }
         }
@@ -103,13 +103,21 @@ impl Dataplane {
                 let failed = |source| io_error("cannot read the counters".into(), source);
                 let map = Map::open(&path).map_err(failed)?;
                 map.read_array::<[u64; 2]>(self.cpus, |at, values| {
-                    let (packets, bytes) =
-                        values.iter().fold((0u64, 0u64), |(packets, bytes), value| (packets + value[0], bytes + value[1]));
+                    let (packets, bytes) = values.iter().fold((0u64, 0u64), |(packets, bytes), value| {
+                        (packets + value[0], bytes + value[1])
+                    });
                     let series = (page * PAGE_SERIES + at) as usize;
-                    let Some(record) = owners.get(series).copied().flatten().map(|at| &registry.series()[at]) else {
+                    let Some(record) = owners
+                        .get(series)
+                        .copied()
+                        .flatten()
+                        .map(|at| &registry.series()[at])
+                    else {
                         return;
                     };
-                    let Some(reason) = Reason::ALL.get(usize::from(record.reason)) else { return };
+                    let Some(reason) = Reason::ALL.get(usize::from(record.reason)) else {
+                        return;
+                    };
                     if packets == 0 {
                         return;
                     }
@@ -138,8 +146,13 @@ impl Dataplane {
     /// What was lost or overflowed.
     pub fn losses(&self) -> Result<Losses, KernelError> {
         let read = |event: Event| -> Result<u64, KernelError> {
-            let values = self.map("EVENTS_SEEN").get_per_cpu::<u64>(event as u32, self.cpus);
-            Ok(values.map_err(|source| io_error("cannot read the event counts".into(), source))?.iter().sum())
+            let values = self
+                .map("EVENTS_SEEN")
+                .get_per_cpu::<u64>(event as u32, self.cpus);
+            Ok(values
+                .map_err(|source| io_error("cannot read the event counts".into(), source))?
+                .iter()
+                .sum())
         };
         Ok(Losses {
             overflow: read(Event::Overflow)?,

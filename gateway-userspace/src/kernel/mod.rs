@@ -27,7 +27,6 @@ use gateway_core::{
 use ipnet::IpNet;
 use nix::fcntl::Flock;
 
-pub use self::{testrun::TestProgram, types::*};
 use self::{
     bans::BanTable,
     object::{Constants, MAPS},
@@ -35,6 +34,7 @@ use self::{
     state::State,
     sys::Map,
 };
+pub use self::{testrun::TestProgram, types::*};
 use crate::policy::model::Source;
 
 /// The effective content of every list, by name: policy, files and live changes together.
@@ -54,6 +54,8 @@ pub struct Dataplane {
     written: apply::Written,
     /// Whether the maps carry a policy.
     ready: bool,
+    /// Whether enforcement was taken off and everything pinned removed.
+    gone: bool,
     _lock: Flock<File>,
 }
 
@@ -74,7 +76,8 @@ impl Dataplane {
         }
         let number = sets.last().map_or(1, |(number, _)| number + 1);
         let set = bpffs.join(format!("set-{number}"));
-        std::fs::create_dir(&set).map_err(|source| io_error(format!("cannot create {}", set.display()), source))?;
+        std::fs::create_dir(&set)
+            .map_err(|source| io_error(format!("cannot create {}", set.display()), source))?;
         let made = Self::make(&set, lines).and_then(|()| Self::assemble(bpffs, set.clone(), lock));
         if made.is_err() {
             // A half-made set would be found, and refused, by every start to come.
@@ -91,14 +94,23 @@ impl Dataplane {
         pins::ensure(bpffs, false)?;
         let lock = pins::lock(bpffs)?;
         let sets = pins::sets(bpffs)?;
-        let Some((_, set)) = sets.last() else { return Err(KernelError::NotPinned { dir: bpffs.to_owned() }) };
+        let Some((_, set)) = sets.last() else {
+            return Err(KernelError::NotPinned {
+                dir: bpffs.to_owned(),
+            });
+        };
         usable(set, None).map_err(KernelError::Other)?;
         Self::assemble(bpffs, set.clone(), lock)
     }
 
     /// Makes the maps of a new set.
     fn make(set: &Path, lines: u32) -> Result<(), KernelError> {
-        let constants = Constants { key: [0; 4], lines, interface: 0, test_clock: false };
+        let constants = Constants {
+            key: [0; 4],
+            lines,
+            interface: 0,
+            test_clock: false,
+        };
         drop(object::prepare(set, &constants)?);
         trim();
         let control = Map::open(&pins::map(set, "CONTROL"))
@@ -126,7 +138,12 @@ impl Dataplane {
         });
         let mut dataplane = Self {
             dir: dir.to_owned(),
-            constants: Constants { key: [0; 4], lines: maps["SOURCES"].entries, interface: 0, test_clock: false },
+            constants: Constants {
+                key: [0; 4],
+                lines: maps["SOURCES"].entries,
+                interface: 0,
+                test_clock: false,
+            },
             set,
             maps,
             state,
@@ -134,6 +151,7 @@ impl Dataplane {
             bans: BanTable::default(),
             written: apply::Written::default(),
             ready: false,
+            gone: false,
             _lock: lock,
         };
         for at in 0..4 {
@@ -154,7 +172,9 @@ impl Dataplane {
 
     fn control_at(&self, at: u32) -> Result<u64, KernelError> {
         let read = self.map("CONTROL").get(&at);
-        Ok(read.map_err(|source| io_error("cannot read the map CONTROL".into(), source))?.unwrap_or(0))
+        Ok(read
+            .map_err(|source| io_error("cannot read the map CONTROL".into(), source))?
+            .unwrap_or(0))
     }
 
     fn set_control(&self, word: Control, value: u64) -> Result<(), KernelError> {
@@ -179,10 +199,15 @@ impl Dataplane {
     /// Attaches to an interface and pins the link; takes over (replacing the program atomically) a link pinned before.
     pub fn attach(&mut self, interface: &str, mode: XdpModeChoice) -> Result<Attachment, KernelError> {
         if !self.ready {
-            return Err(KernelError::Other("no policy is in force yet; apply one before attaching".into()));
+            return Err(KernelError::Other(
+                "no policy is in force yet; apply one before attaching".into(),
+            ));
         }
         let number = self.interface_number(interface)?;
-        let constants = Constants { interface: number, ..self.constants };
+        let constants = Constants {
+            interface: number,
+            ..self.constants
+        };
         let attachment = attach::attach(&self.dir, &self.set, &constants, interface, mode);
         trim();
         let attachment = attachment?;
@@ -228,23 +253,70 @@ impl Dataplane {
     /// Takes enforcement off one interface; true if it was attached. With the last one the shared maps go too.
     pub fn detach(&mut self, interface: &str) -> Result<bool, KernelError> {
         let found = attach::detach(&self.dir, interface)?;
-        if found && self.attachments()?.is_empty() {
-            for (_, set) in pins::sets(&self.dir)? {
-                pins::remove(&set)?;
-            }
-            pins::remove(&pins::links(&self.dir))?;
-            // Only if nobody put anything else there.
-            let _ = std::fs::remove_dir(&self.dir);
-        }
+        self.remove_unused()?;
         Ok(found)
+    }
+
+    /// Removes everything that is pinned if nothing is attached: what a failed start, or the last detach, leaves.
+    pub fn remove_unused(&mut self) -> Result<(), KernelError> {
+        if self.attachments()?.is_empty() {
+            clear(&self.dir)?;
+            self.gone = true;
+        }
+        Ok(())
+    }
+
+    fn still_there(&self) -> Result<(), KernelError> {
+        if self.gone { Err(KernelError::Detached) } else { Ok(()) }
     }
 
     /// The kernel's monotonic clock, in nanoseconds: the clock of every `until_ns`.
     pub fn now_ns() -> u64 {
         use nix::time::{ClockId, clock_gettime};
-        clock_gettime(ClockId::CLOCK_MONOTONIC)
-            .map_or(0, |now| now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+        clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| {
+            now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
+        })
     }
+}
+
+/// Every attachment pinned under `bpffs`, without taking its lock.
+pub fn attachments(bpffs: &Path) -> Result<Vec<Attachment>, KernelError> {
+    attach::list(bpffs)
+}
+
+/// Takes enforcement off the named interfaces (all, for none), and with the last one removes what is pinned: also where
+/// another version of weir pinned it. Returns those that it was taken off, and those that remain.
+///
+/// # Errors
+/// `Locked` where a controller runs, `NotPinned` where nothing is pinned; nothing is done if one of the names is not
+/// attached.
+pub fn detach(bpffs: &Path, interfaces: &[String]) -> Result<(Vec<String>, Vec<String>), KernelError> {
+    pins::ensure(bpffs, false)?;
+    let _lock = pins::lock(bpffs)?;
+    let attached: Vec<String> = attach::list(bpffs)?.into_iter().map(|found| found.interface).collect();
+    if let Some(stranger) = interfaces.iter().find(|name| !attached.contains(name)) {
+        return Err(KernelError::NotAttached { interface: stranger.clone(), attached: attached.join(", ") });
+    }
+    let (off, rest): (Vec<String>, Vec<String>) =
+        attached.into_iter().partition(|name| interfaces.is_empty() || interfaces.contains(name));
+    for interface in &off {
+        attach::detach(bpffs, interface)?;
+    }
+    if rest.is_empty() {
+        clear(bpffs)?;
+    }
+    Ok((off, rest))
+}
+
+/// Removes all that is pinned.
+fn clear(bpffs: &Path) -> Result<(), KernelError> {
+    for (_, set) in pins::sets(bpffs)? {
+        pins::remove(&set)?;
+    }
+    pins::remove(&pins::links(bpffs))?;
+    // Only if nobody put anything else there.
+    let _ = std::fs::remove_dir(bpffs);
+    Ok(())
 }
 
 /// How many lines a source table of so many slots has. Seven of a line's eight words are slots.
@@ -255,20 +327,31 @@ fn lines_of(source: &Source) -> u32 {
 /// Whether a pinned set can be taken over; if not, why.
 fn usable(set: &Path, lines: Option<u32>) -> Result<(), String> {
     let open = |name: &str| {
-        Map::open(&pins::map(set, name)).map_err(|error| format!("the pinned map {name} cannot be opened ({error})"))
+        Map::open(&pins::map(set, name))
+            .map_err(|error| format!("the pinned map {name} cannot be opened ({error})"))
     };
     let control = open("CONTROL")?;
-    let abi: Option<u64> =
-        control.get(&(Control::Abi as u32)).map_err(|error| format!("the pinned map CONTROL cannot be read ({error})"))?;
+    let abi: Option<u64> = control
+        .get(&(Control::Abi as u32))
+        .map_err(|error| format!("the pinned map CONTROL cannot be read ({error})"))?;
     if abi != Some(ABI) {
-        return Err(format!("the pinned maps are of another version of weir (ABI {}, not {ABI})", abi.unwrap_or(0)));
+        return Err(format!(
+            "the pinned maps are of another version of weir (ABI {}, not {ABI})",
+            abi.unwrap_or(0)
+        ));
     }
     let shapes = counters::expected_values();
     for name in MAPS {
         let map = open(name)?;
-        let expected = shapes.iter().find(|(of, _)| of == name).map_or(map.value, |(_, value)| *value);
+        let expected = shapes
+            .iter()
+            .find(|(of, _)| of == name)
+            .map_or(map.value, |(_, value)| *value);
         if map.value != expected {
-            return Err(format!("the pinned map {name} has values of {} bytes, not {expected}", map.value));
+            return Err(format!(
+                "the pinned map {name} has values of {} bytes, not {expected}",
+                map.value
+            ));
         }
     }
     if let Some(lines) = lines {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use aya::{
-    Ebpf, EbpfLoader, EbpfError,
+    Ebpf, EbpfError, EbpfLoader,
     programs::{ProgramError, Xdp},
 };
 
@@ -17,9 +17,27 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/we
 
 /// Every map of the object, all of them pinned.
 pub(super) const MAPS: &[&str] = &[
-    "CONTROL", "GENERATIONS", "SUBJECT_TABLE", "PORT_CLASSES", "SOURCE_PORTS", "PORT_TABLE", "ADDRESS_GROUP", "VLANS",
-    "PROTECT", "LISTS_V4", "LISTS_V6", "DESTS_V4", "DESTS_V6", "GROUP_TABLE", "BANS_V4", "BANS_V6", "SOURCES", "SHARED",
-    "VERSIONS", "COUNTERS", "EVENTS_SEEN",
+    "CONTROL",
+    "GENERATIONS",
+    "SUBJECT_TABLE",
+    "PORT_CLASSES",
+    "SOURCE_PORTS",
+    "PORT_TABLE",
+    "ADDRESS_GROUP",
+    "VLANS",
+    "PROTECT",
+    "LISTS_V4",
+    "LISTS_V6",
+    "DESTS_V4",
+    "DESTS_V6",
+    "GROUP_TABLE",
+    "BANS_V4",
+    "BANS_V6",
+    "SOURCES",
+    "SHARED",
+    "VERSIONS",
+    "COUNTERS",
+    "EVENTS_SEEN",
 ];
 
 /// What is fixed in a program when it is loaded.
@@ -54,15 +72,28 @@ pub(super) fn prepare(set: &Path, constants: &Constants) -> Result<Ebpf, KernelE
 
 /// Loads one of the object's programs; the descriptor lives as long as the object.
 pub(super) fn load<'a>(object: &'a mut Ebpf, name: &str) -> Result<BorrowedFd<'a>, KernelError> {
-    let missing = || KernelError::Load { why: format!("the object has no program {name}") };
-    let program: &mut Xdp =
-        object.program_mut(name).ok_or_else(missing)?.try_into().map_err(|_| missing())?;
+    let missing = || KernelError::Load {
+        why: format!("the object has no program {name}"),
+    };
+    let program: &mut Xdp = object
+        .program_mut(name)
+        .ok_or_else(missing)?
+        .try_into()
+        .map_err(|_| missing())?;
     if let Err(error) = program.load() {
         return Err(match error {
             ProgramError::SyscallError(call) if denied(&call.io_error) => not_permitted("load BPF programs"),
-            ProgramError::LoadError { io_error, .. } if denied(&io_error) => not_permitted("load BPF programs"),
-            ProgramError::LoadError { io_error, verifier_log } => KernelError::Load {
-                why: format!("{io_error}; the verifier's last words: {}", last_words(&verifier_log.to_string())),
+            ProgramError::LoadError { io_error, .. } if denied(&io_error) => {
+                not_permitted("load BPF programs")
+            }
+            ProgramError::LoadError {
+                io_error,
+                verifier_log,
+            } => KernelError::Load {
+                why: format!(
+                    "{io_error}; the verifier's last words: {}",
+                    last_words(&verifier_log.to_string())
+                ),
             },
             other => KernelError::Load { why: chain(&other) },
         });
@@ -74,7 +105,12 @@ pub(super) fn load<'a>(object: &'a mut Ebpf, name: &str) -> Result<BorrowedFd<'a
 }
 
 fn last_words(log: &str) -> String {
-    let mut lines: Vec<&str> = log.lines().rev().filter(|line| !line.trim().is_empty()).take(6).collect();
+    let mut lines: Vec<&str> = log
+        .lines()
+        .rev()
+        .filter(|line| !line.trim().is_empty())
+        .take(6)
+        .collect();
     lines.reverse();
     lines.join(" | ")
 }
@@ -84,7 +120,9 @@ fn denied(error: &std::io::Error) -> bool {
 }
 
 pub(super) fn not_permitted(what: &str) -> KernelError {
-    KernelError::NotPermitted { what: what.to_owned() }
+    KernelError::NotPermitted {
+        what: what.to_owned(),
+    }
 }
 
 /// An error and its causes in one line.
@@ -106,12 +144,16 @@ fn describe(error: &EbpfError, set: &Path) -> KernelError {
             match io.raw_os_error() {
                 Some(libc::EPERM) => return not_permitted("create BPF maps"),
                 Some(libc::ENOMEM) => {
-                    return KernelError::Load { why: "the kernel has no memory for the tables; lower source.max_tracked".into() };
+                    return KernelError::Load {
+                        why: "the kernel has no memory for the tables; lower source.max_tracked".into(),
+                    };
                 }
                 _ => {}
             }
         }
         cause = at.source();
     }
-    KernelError::Load { why: format!("cannot make the maps under {}: {}", set.display(), chain(error)) }
+    KernelError::Load {
+        why: format!("cannot make the maps under {}: {}", set.display(), chain(error)),
+    }
 }

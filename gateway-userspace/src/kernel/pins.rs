@@ -60,7 +60,11 @@ pub(super) fn parse_link(name: &str) -> Option<(XdpMode, String)> {
 pub(super) fn sets(dir: &Path) -> Result<Vec<(u32, PathBuf)>, KernelError> {
     let mut sets = Vec::new();
     for entry in read_dir(dir)? {
-        if let Some(number) = entry.file_name().to_str().and_then(|name| name.strip_prefix("set-")?.parse().ok()) {
+        if let Some(number) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.strip_prefix("set-")?.parse().ok())
+        {
             sets.push((number, entry.path()));
         }
     }
@@ -71,9 +75,9 @@ pub(super) fn sets(dir: &Path) -> Result<Vec<(u32, PathBuf)>, KernelError> {
 /// A folder's entries; none if it is not there.
 pub(super) fn read_dir(dir: &Path) -> Result<Vec<fs::DirEntry>, KernelError> {
     match fs::read_dir(dir) {
-        Ok(entries) => {
-            entries.collect::<Result<_, _>>().map_err(|source| io_error(format!("cannot read {}", dir.display()), source))
-        }
+        Ok(entries) => entries
+            .collect::<Result<_, _>>()
+            .map_err(|source| io_error(format!("cannot read {}", dir.display()), source)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(source) => Err(io_error(format!("cannot read {}", dir.display()), source)),
     }
@@ -94,9 +98,14 @@ pub(super) fn ensure(dir: &Path, create: bool) -> Result<(), KernelError> {
             return Err(KernelError::NotPinned { dir: dir.to_owned() });
         }
         // Not below something that is not bpffs: an empty folder there would only mislead.
-        let parent = dir.ancestors().skip(1).find(|parent| parent.exists()).unwrap_or(dir);
+        let parent = dir
+            .ancestors()
+            .skip(1)
+            .find(|parent| parent.exists())
+            .unwrap_or(dir);
         on_bpffs(parent, dir)?;
-        fs::create_dir_all(dir).map_err(|source| io_error(format!("cannot create {}", dir.display()), source))?;
+        fs::create_dir_all(dir)
+            .map_err(|source| io_error(format!("cannot create {}", dir.display()), source))?;
     }
     on_bpffs(dir, dir)
 }
@@ -104,17 +113,24 @@ pub(super) fn ensure(dir: &Path, create: bool) -> Result<(), KernelError> {
 fn on_bpffs(path: &Path, named: &Path) -> Result<(), KernelError> {
     let status = nix::sys::statfs::statfs(path)
         .map_err(|errno| io_error(format!("cannot look at {}", path.display()), errno.into()))?;
-    #[allow(clippy::unnecessary_cast, clippy::cast_lossless, reason = "its type differs between architectures")]
+    #[allow(
+        clippy::unnecessary_cast,
+        clippy::cast_lossless,
+        reason = "its type differs between architectures"
+    )]
     if status.filesystem_type().0 as i64 == BPF_FS_MAGIC {
         Ok(())
     } else {
-        Err(KernelError::NoBpffs { dir: named.to_owned() })
+        Err(KernelError::NoBpffs {
+            dir: named.to_owned(),
+        })
     }
 }
 
 /// The lock of whoever changes what is pinned here. The kernel drops it with its holder.
 pub(super) fn lock(dir: &Path) -> Result<Flock<File>, KernelError> {
-    let file = File::open(dir).map_err(|source| io_error(format!("cannot open {}", dir.display()), source))?;
+    let file =
+        File::open(dir).map_err(|source| io_error(format!("cannot open {}", dir.display()), source))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
         nix::errno::Errno::EWOULDBLOCK => KernelError::Locked { dir: dir.to_owned() },
         other => io_error(format!("cannot lock {}", dir.display()), other.into()),

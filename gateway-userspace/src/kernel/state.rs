@@ -37,8 +37,11 @@ impl State {
         }
         let map = Map::open(&path).map_err(failed("open"))?;
         let mut bytes = Vec::with_capacity(map.entries as usize * PIECE);
-        map.read_array::<[u8; PIECE]>(1, |_, piece| bytes.extend_from_slice(&piece[0])).map_err(failed("read"))?;
-        let length = bytes.first_chunk::<8>().map_or(0, |first| u64::from_le_bytes(*first)) as usize;
+        map.read_array::<[u8; PIECE]>(1, |_, piece| bytes.extend_from_slice(&piece[0]))
+            .map_err(failed("read"))?;
+        let length = bytes
+            .first_chunk::<8>()
+            .map_or(0, |first| u64::from_le_bytes(*first)) as usize;
         let text = bytes.get(8..8 + length).unwrap_or_default();
         let mut state: Self = serde_json::from_slice(text)
             .map_err(|error| KernelError::Other(format!("the pinned state cannot be read: {error}")))?;
@@ -53,7 +56,10 @@ impl State {
         let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
         bytes.extend_from_slice(&text);
         bytes.resize(bytes.len().next_multiple_of(PIECE), 0);
-        let pieces: Vec<[u8; PIECE]> = bytes.chunks_exact(PIECE).filter_map(|piece| piece.try_into().ok()).collect();
+        let pieces: Vec<[u8; PIECE]> = bytes
+            .chunks_exact(PIECE)
+            .filter_map(|piece| piece.try_into().ok())
+            .collect();
         let shape = Shape {
             kind: bpf_map_type::BPF_MAP_TYPE_ARRAY,
             key: 4,

@@ -51,9 +51,18 @@ fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<i64> {
     // SAFETY: the attributes outlive the call, and callers fill in the fields of their command, whose pointers are of
     // live buffers of the sizes that the map's element sizes demand.
     let result = unsafe {
-        libc::syscall(libc::SYS_bpf, command as libc::c_int, &raw mut *attributes, size_of::<bpf_attr>())
+        libc::syscall(
+            libc::SYS_bpf,
+            command as libc::c_int,
+            &raw mut *attributes,
+            size_of::<bpf_attr>(),
+        )
     };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }
 
 fn blank() -> bpf_attr {
@@ -177,7 +186,10 @@ impl Map {
         for (place, byte) in create.map_name.iter_mut().zip(name.bytes().take(15)) {
             *place = byte as libc::c_char;
         }
-        Self::from_fd(owned(bpf(bpf_cmd::BPF_MAP_CREATE, &mut attributes)?), Path::new(name))
+        Self::from_fd(
+            owned(bpf(bpf_cmd::BPF_MAP_CREATE, &mut attributes)?),
+            Path::new(name),
+        )
     }
 
     fn from_fd(fd: OwnedFd, path: &Path) -> io::Result<Self> {
@@ -190,7 +202,11 @@ impl Map {
         bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
         Ok(Self {
             fd,
-            name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            name: path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
             key: info.key_size as usize,
             value: info.value_size as usize,
             entries: info.max_entries,
@@ -212,7 +228,10 @@ impl Map {
         if size_of::<K>() == self.key && size_of::<V>() == self.value * values {
             return Ok(());
         }
-        let text = format!("map {} has keys of {} and values of {} bytes", self.name, self.key, self.value);
+        let text = format!(
+            "map {} has keys of {} and values of {} bytes",
+            self.name, self.key, self.value
+        );
         Err(io::Error::new(io::ErrorKind::InvalidData, text))
     }
 
@@ -231,7 +250,11 @@ impl Map {
         self.check::<K, V>(1)?;
         // SAFETY: a plain value.
         let mut value: V = unsafe { zeroed() };
-        match self.element(bpf_cmd::BPF_MAP_LOOKUP_ELEM, (&raw const *key).cast(), (&raw mut value).cast()) {
+        match self.element(
+            bpf_cmd::BPF_MAP_LOOKUP_ELEM,
+            (&raw const *key).cast(),
+            (&raw mut value).cast(),
+        ) {
             Ok(()) => Ok(Some(value)),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
             Err(error) => Err(error),
@@ -243,14 +266,22 @@ impl Map {
         self.check::<u32, V>(1)?;
         // SAFETY: plain values.
         let mut values = vec![unsafe { zeroed::<V>() }; cpus];
-        self.element(bpf_cmd::BPF_MAP_LOOKUP_ELEM, (&raw const key).cast(), values.as_mut_ptr().cast())?;
+        self.element(
+            bpf_cmd::BPF_MAP_LOOKUP_ELEM,
+            (&raw const key).cast(),
+            values.as_mut_ptr().cast(),
+        )?;
         Ok(values)
     }
 
     /// Writes an element.
     pub(super) fn set<K: Plain, V: Plain>(&self, key: &K, value: &V) -> io::Result<()> {
         self.check::<K, V>(1)?;
-        self.element(bpf_cmd::BPF_MAP_UPDATE_ELEM, (&raw const *key).cast(), (&raw const *value).cast())
+        self.element(
+            bpf_cmd::BPF_MAP_UPDATE_ELEM,
+            (&raw const *key).cast(),
+            (&raw const *value).cast(),
+        )
     }
 
     /// Zeroes an element of a per-CPU map.
@@ -258,12 +289,20 @@ impl Map {
         self.check::<u32, V>(1)?;
         // SAFETY: plain values.
         let values = vec![unsafe { zeroed::<V>() }; cpus];
-        self.element(bpf_cmd::BPF_MAP_UPDATE_ELEM, (&raw const key).cast(), values.as_ptr().cast())
+        self.element(
+            bpf_cmd::BPF_MAP_UPDATE_ELEM,
+            (&raw const key).cast(),
+            values.as_ptr().cast(),
+        )
     }
 
     /// Deletes an element; whether there was one.
     pub(super) fn delete<K: Plain>(&self, key: &K) -> io::Result<bool> {
-        match self.element(bpf_cmd::BPF_MAP_DELETE_ELEM, (&raw const *key).cast(), std::ptr::null()) {
+        match self.element(
+            bpf_cmd::BPF_MAP_DELETE_ELEM,
+            (&raw const *key).cast(),
+            std::ptr::null(),
+        ) {
             Ok(()) => Ok(true),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
             Err(error) => Err(error),
@@ -273,7 +312,11 @@ impl Map {
     /// The key after another (the first, for none).
     pub(super) fn next_key<K: Plain>(&self, after: Option<&K>) -> io::Result<Option<K>> {
         self.check::<K, u8>(0).or_else(|_| {
-            if size_of::<K>() == self.key { Ok(()) } else { Err(io::Error::from(io::ErrorKind::InvalidData)) }
+            if size_of::<K>() == self.key {
+                Ok(())
+            } else {
+                Err(io::Error::from(io::ErrorKind::InvalidData))
+            }
         })?;
         // SAFETY: a plain value.
         let mut next: K = unsafe { zeroed() };
@@ -307,7 +350,11 @@ impl Map {
 
     /// Reads an array in pieces, in order: `cpus` is 1, or the number of possible CPUs for per-CPU arrays, whose
     /// values come CPU by CPU, element after element.
-    pub(super) fn read_array<V: Plain>(&self, cpus: usize, mut each: impl FnMut(u32, &[V])) -> io::Result<()> {
+    pub(super) fn read_array<V: Plain>(
+        &self,
+        cpus: usize,
+        mut each: impl FnMut(u32, &[V]),
+    ) -> io::Result<()> {
         self.check::<u32, V>(1)?;
         let step = (BATCH / cpus.max(1)).max(64);
         let mut keys = vec![0u32; step];
@@ -318,7 +365,11 @@ impl Map {
         while read < self.entries {
             let mut attributes = blank();
             attributes.batch.map_fd = self.number();
-            attributes.batch.in_batch = if read == 0 { 0 } else { (&raw const position) as u64 };
+            attributes.batch.in_batch = if read == 0 {
+                0
+            } else {
+                (&raw const position) as u64
+            };
             attributes.batch.out_batch = (&raw mut next) as u64;
             attributes.batch.keys = keys.as_mut_ptr() as u64;
             attributes.batch.values = values.as_mut_ptr() as u64;
@@ -344,7 +395,12 @@ impl Map {
 /// How many CPUs can ever be online: per-CPU values come in that number (/sys/devices/system/cpu/possible, "0-3,8").
 pub(super) fn possible_cpus() -> io::Result<usize> {
     let text = std::fs::read_to_string("/sys/devices/system/cpu/possible")?;
-    let invalid = || io::Error::new(io::ErrorKind::InvalidData, format!("cannot read the CPU list {:?}", text.trim()));
+    let invalid = || {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("cannot read the CPU list {:?}", text.trim()),
+        )
+    };
     let mut count = 0;
     for range in text.trim().split(',') {
         let (first, last) = range.split_once('-').unwrap_or((range, range));

@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use aya::{Ebpf, programs::Xdp};
-use gateway_core::{
-    image::Control,
-    verdict::Verdict,
-};
+use gateway_core::{image::Control, verdict::Verdict};
 
 use super::{
     Counter, Dataplane, KernelError,
@@ -29,7 +26,11 @@ impl Dataplane {
     /// force.
     pub fn test_program(&mut self, on_test_clock: bool) -> Result<TestProgram, KernelError> {
         let interface = self.interface_number(INTERFACE)?;
-        let constants = Constants { interface, test_clock: on_test_clock, ..self.constants };
+        let constants = Constants {
+            interface,
+            test_clock: on_test_clock,
+            ..self.constants
+        };
         let mut object = object::prepare(&self.set, &constants)?;
         object::load(&mut object, "weir")?;
         Ok(TestProgram { object })
@@ -51,11 +52,20 @@ impl Dataplane {
         let (action, _) = program.run(frame, 1)?;
         let after = self.counters()?;
         let key = |counter: &Counter| {
-            (counter.interface.clone(), counter.service.clone(), counter.class.clone(), counter.verdict, counter.reason)
+            (
+                counter.interface.clone(),
+                counter.service.clone(),
+                counter.class.clone(),
+                counter.verdict,
+                counter.reason,
+            )
         };
         let changed = after.into_iter().find(|now| {
             now.interface == INTERFACE
-                && before.iter().find(|then| key(then) == key(now)).is_none_or(|then| then.packets != now.packets)
+                && before
+                    .iter()
+                    .find(|then| key(then) == key(now))
+                    .is_none_or(|then| then.packets != now.packets)
         });
         let counter = changed.ok_or_else(|| KernelError::Other("the frame was not counted".into()))?;
         Ok((counter, action == Verdict::Drop))
@@ -65,8 +75,14 @@ impl Dataplane {
 impl TestProgram {
     /// How many instructions the verifier looked at to admit the program (kernel 5.16; 0 where it does not say).
     pub fn complexity(&self) -> u32 {
-        let program: Option<&Xdp> = self.object.program("weir").and_then(|program| program.try_into().ok());
-        program.and_then(|program| program.info().ok()).and_then(|info| info.verified_instruction_count()).unwrap_or(0)
+        let program: Option<&Xdp> = self
+            .object
+            .program("weir")
+            .and_then(|program| program.try_into().ok());
+        program
+            .and_then(|program| program.info().ok())
+            .and_then(|info| info.verified_instruction_count())
+            .unwrap_or(0)
     }
 
     /// Runs the program `repeat` times on a frame of at least 14 bytes; the verdict of the last run and the time a run.
@@ -77,11 +93,19 @@ impl TestProgram {
             .object
             .program("weir")
             .and_then(|program| program.try_into().ok())
-            .ok_or_else(|| KernelError::Load { why: "the object has no program weir".into() })?;
-        let fd = program.fd().map_err(|error| KernelError::Load { why: object::chain(&error) })?;
+            .ok_or_else(|| KernelError::Load {
+                why: "the object has no program weir".into(),
+            })?;
+        let fd = program.fd().map_err(|error| KernelError::Load {
+            why: object::chain(&error),
+        })?;
         let (action, ns) = sys::test_run(std::os::fd::AsFd::as_fd(fd), frame, repeat)
             .map_err(|source| io_error("cannot test-run the program".into(), source))?;
-        let verdict = if action == XDP_DROP { Verdict::Drop } else { Verdict::Pass };
+        let verdict = if action == XDP_DROP {
+            Verdict::Drop
+        } else {
+            Verdict::Pass
+        };
         Ok((verdict, Duration::from_nanos(u64::from(ns))))
     }
 }

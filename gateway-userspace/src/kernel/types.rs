@@ -158,11 +158,19 @@ pub enum KernelError {
     )]
     Occupied { interface: String, program: String },
     #[error("cannot attach to {interface} in {mode} mode: {why}")]
-    Attach { interface: String, mode: &'static str, why: String },
+    Attach {
+        interface: String,
+        mode: &'static str,
+        why: String,
+    },
     #[error("the kernel refused the program: {why}")]
     Load { why: String },
     #[error("nothing is pinned under {dir}: weir is not enforcing there")]
     NotPinned { dir: PathBuf },
+    #[error("enforcement was taken off by `weir detach`; restart `weir run` to enforce again")]
+    Detached,
+    #[error("weir is not attached to {interface}{}; nothing was changed", attached_to(.attached))]
+    NotAttached { interface: String, attached: String },
     #[error("the policy is too large for the kernel tables: {what}")]
     TooLarge { what: String },
     #[error("no service named {name} is in force")]
@@ -171,4 +179,9 @@ pub enum KernelError {
     Io { what: String, source: std::io::Error },
     #[error("{0}")]
     Other(String),
+}
+
+/// What Weir is attached to, for an error.
+fn attached_to(attached: &str) -> String {
+    if attached.is_empty() { " or anything else".to_owned() } else { format!(", only to {attached}") }
 }

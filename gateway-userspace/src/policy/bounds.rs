@@ -54,7 +54,7 @@ pub const BYTE_BURST_TOTAL: RangeInclusive<u64> = 1_514..=1_000_000_000_000;
 /// How long a block lasts, in seconds.
 pub const BLOCK_FOR: RangeInclusive<u64> = 1..=86_400;
 /// How many drops start a block.
-pub const BLOCK_DROPS: RangeInclusive<u64> = 1..=1_000_000;
+pub const BLOCK_DROPS: RangeInclusive<u64> = 1..=250_000;
 /// Within what time they must fall, in seconds.
 pub const BLOCK_WITHIN: RangeInclusive<u64> = 1..=3_600;
 

@@ -187,7 +187,7 @@ pub struct Limits {
 pub struct Block {
     /// How long the block lasts, in seconds, 1 to 86,400.
     pub for_seconds: u64,
-    /// How many drops start it, 1 to 1,000,000.
+    /// How many drops start it, 1 to 250,000.
     pub drops: u32,
     /// Within which time they must fall, in seconds, 1 to 3,600.
     pub within_seconds: u64,
