@@ -12,3 +12,4 @@ pub mod metrics;
 mod notify;
 pub mod policy;
 pub mod state;
+pub mod twin;

@@ -5,6 +5,7 @@
 //! that stands for it is dropped, also when a test panics. What a killed process left behind is
 //! swept by the next one ([`netns::sweep`], [`bpffs::sweep`]); nothing else is ever touched.
 
+pub mod both;
 pub mod bots;
 pub mod bpffs;
 pub mod command;

@@ -11,7 +11,6 @@ use weir::{
 
 use super::{Context, output::Failure};
 
-
 /// What this kernel, driver and machine can do, what is in the way, how to mend it
 ///
 /// One line each: ok, warn or fail, what was found, and how to mend it. Exits 1 if anything fails. Changes nothing.
@@ -58,7 +57,10 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
 /// The interfaces that Weir is attached to, as far as anybody can tell.
 fn weir_on(context: &Context) -> Vec<String> {
     let attachments = kernel::attachments(&context.bpffs).unwrap_or_default();
-    attachments.into_iter().map(|attachment| attachment.interface).collect()
+    attachments
+        .into_iter()
+        .map(|attachment| attachment.interface)
+        .collect()
 }
 
 fn line(finding: &Finding) -> String {

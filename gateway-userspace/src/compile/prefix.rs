@@ -35,3 +35,16 @@ pub fn mask(v6: bool, length: u8) -> [u32; 4] {
         words(IpAddr::V4(u32::MAX.checked_shl(32 - bits).unwrap_or(0).into()))
     }
 }
+
+/// An address of a packet.
+pub fn address(v6: bool, words: &[u32; 4]) -> IpAddr {
+    if v6 {
+        let mut bytes = [0; 16];
+        for (place, word) in bytes.chunks_exact_mut(4).zip(words) {
+            place.copy_from_slice(&word.to_ne_bytes());
+        }
+        IpAddr::V6(bytes.into())
+    } else {
+        IpAddr::V4(words[0].to_ne_bytes().into())
+    }
+}

@@ -267,7 +267,11 @@ impl Dataplane {
     }
 
     fn still_there(&self) -> Result<(), KernelError> {
-        if self.gone { Err(KernelError::Detached) } else { Ok(()) }
+        if self.gone {
+            Err(KernelError::Detached)
+        } else {
+            Ok(())
+        }
     }
 
     /// The kernel's monotonic clock, in nanoseconds: the clock of every `until_ns`.
@@ -293,12 +297,19 @@ pub fn attachments(bpffs: &Path) -> Result<Vec<Attachment>, KernelError> {
 pub fn detach(bpffs: &Path, interfaces: &[String]) -> Result<(Vec<String>, Vec<String>), KernelError> {
     pins::ensure(bpffs, false)?;
     let _lock = pins::lock(bpffs)?;
-    let attached: Vec<String> = attach::list(bpffs)?.into_iter().map(|found| found.interface).collect();
+    let attached: Vec<String> = attach::list(bpffs)?
+        .into_iter()
+        .map(|found| found.interface)
+        .collect();
     if let Some(stranger) = interfaces.iter().find(|name| !attached.contains(name)) {
-        return Err(KernelError::NotAttached { interface: stranger.clone(), attached: attached.join(", ") });
+        return Err(KernelError::NotAttached {
+            interface: stranger.clone(),
+            attached: attached.join(", "),
+        });
     }
-    let (off, rest): (Vec<String>, Vec<String>) =
-        attached.into_iter().partition(|name| interfaces.is_empty() || interfaces.contains(name));
+    let (off, rest): (Vec<String>, Vec<String>) = attached
+        .into_iter()
+        .partition(|name| interfaces.is_empty() || interfaces.contains(name));
     for interface in &off {
         attach::detach(bpffs, interface)?;
     }

@@ -183,5 +183,9 @@ pub enum KernelError {
 
 /// What Weir is attached to, for an error.
 fn attached_to(attached: &str) -> String {
-    if attached.is_empty() { " or anything else".to_owned() } else { format!(", only to {attached}") }
+    if attached.is_empty() {
+        " or anything else".to_owned()
+    } else {
+        format!(", only to {attached}")
+    }
 }

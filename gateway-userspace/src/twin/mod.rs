@@ -1,0 +1,340 @@
+//! The host's twin of the packet path: the same decision function over memory, on a clock that the caller sets.
+//!
+//! It judges by the same [`Image`] that the kernel gets, so what it says of a frame at a time is what the kernel would
+//! have said; `tests/` sends the same frames through both.
+
+mod trie;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+};
+
+use gateway_core::{
+    bucket::spec::Spec,
+    classify::{Groups, Tables},
+    frame::Slice,
+    hash::{self, Key},
+    image::{AddressGroup, DestinationEntry, Generation, ListEntry, ProtectRule, Subject},
+    judge::{self, Event, Judgement, Shared},
+    line::{Line, Versions, WORDS},
+    packet::{Address, Network, Packet},
+};
+use ipnet::IpNet;
+
+use self::trie::Trie;
+use crate::{
+    compile::{CompileError, Image, compile, prefix, registry::Registry},
+    kernel::{Lever, ListContents},
+    policy::model::Policy,
+};
+
+/// A socket of the host, as `[default] replies = "socket"` asks for it: protocol number, local and remote end.
+pub type Socket = (u8, (IpAddr, u16), (IpAddr, u16));
+
+/// A policy in force in memory.
+#[derive(Debug)]
+pub struct Twin {
+    image: Image,
+    registry: Registry,
+    versions: HashMap<u32, [Spec; 4]>,
+    lists: Trie<ListEntry>,
+    destinations: Trie<DestinationEntry>,
+    groups: HashMap<u64, u32>,
+    bans: BTreeMap<u32, Trie<u64>>,
+    sockets: BTreeSet<Socket>,
+    key: Key,
+    lines: Vec<[Cell<u64>; WORDS]>,
+    shared: RefCell<HashMap<u32, Cell<u64>>>,
+    events: [Cell<u64>; judge::EVENTS as usize],
+    now_ns: u64,
+}
+
+impl Twin {
+    /// Puts a policy in force, with as many lines of sources and the same hash key as the kernel has (or any others).
+    ///
+    /// # Errors
+    /// Where the policy does not fit the tables.
+    pub fn new(
+        policy: &Policy,
+        contents: &ListContents,
+        key: [u64; 4],
+        lines: u32,
+    ) -> Result<Self, CompileError> {
+        let mut registry = Registry::default();
+        registry.reindex();
+        let mut twin = Self {
+            image: Image::default(),
+            registry,
+            versions: HashMap::new(),
+            lists: Trie::default(),
+            destinations: Trie::default(),
+            groups: HashMap::new(),
+            bans: BTreeMap::new(),
+            sockets: BTreeSet::new(),
+            key: Key::new(key),
+            lines: (0..lines.max(1))
+                .map(|_| std::array::from_fn(|_| Cell::new(0)))
+                .collect(),
+            shared: RefCell::default(),
+            events: std::array::from_fn(|_| Cell::new(0)),
+            now_ns: 0,
+        };
+        twin.apply(policy, contents, &[])?;
+        Ok(twin)
+    }
+
+    /// Replaces the policy; buckets that stay keep their state.
+    ///
+    /// # Errors
+    /// Where the policy does not fit the tables; the old one then stays in force.
+    pub fn apply(
+        &mut self,
+        policy: &Policy,
+        contents: &ListContents,
+        levers: &[Lever],
+    ) -> Result<(), CompileError> {
+        let mut registry = self.registry.clone();
+        let image = compile(policy, contents, levers, &mut registry, self.now_ns)?;
+        self.versions = registry.versions().collect();
+        self.lists = image.lists.iter().copied().collect();
+        self.destinations = image.destinations.iter().copied().collect();
+        self.groups = image.group_table.iter().copied().collect();
+        (self.image, self.registry) = (image, registry);
+        Ok(())
+    }
+
+    /// Sets the clock, in nanoseconds.
+    pub fn set_clock(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
+    }
+
+    /// Bans a prefix until a time, at one service or at all.
+    ///
+    /// # Errors
+    /// Where there is no such service.
+    pub fn ban(&mut self, prefix: IpNet, service: Option<&str>, until_ns: u64) -> Result<(), CompileError> {
+        let number = match service {
+            None => 0,
+            Some(name) => self
+                .registry
+                .service(name)
+                .ok_or_else(|| CompileError::NoService(name.to_owned()))?,
+        };
+        self.bans.entry(number).or_default().insert(prefix, until_ns);
+        Ok(())
+    }
+
+    /// Tells of a connected socket of the host.
+    pub fn open_socket(&mut self, socket: Socket) {
+        self.sockets.insert(socket);
+    }
+
+    /// Judges a frame that is wholly there.
+    pub fn judge(&self, frame: &[u8]) -> Judgement {
+        judge::judge(&self, &Slice::whole(frame))
+    }
+
+    /// The service and class that count a judgement.
+    pub fn owner(&self, judgement: Judgement) -> (String, String) {
+        let number = self
+            .image
+            .subjects
+            .get(judgement.subject as usize)
+            .map(|subject| subject.series[judgement.reason as usize]);
+        let record = self
+            .registry
+            .series()
+            .iter()
+            .find(|record| Some(record.number) == number);
+        record.map_or_else(Default::default, |record| {
+            (record.service.clone(), record.class.clone())
+        })
+    }
+
+    /// How often an event was noted.
+    pub fn events(&self, event: Event) -> u64 {
+        self.events[event as usize].get()
+    }
+}
+
+fn packed(words: &[u64], at: usize) -> u16 {
+    words.get(at / 4).map_or(0, |word| (word >> (at % 4 * 16)) as u16)
+}
+
+impl Groups for Twin {
+    fn group(&self, number: u32) -> Option<AddressGroup> {
+        self.image.groups.get(number as usize).copied()
+    }
+
+    fn by_group(&self, group: u32, class: u16, source_class: u16) -> u32 {
+        let key = u64::from(group) << 32 | u64::from(class) << 16 | u64::from(source_class);
+        self.groups.get(&key).copied().unwrap_or(0)
+    }
+}
+
+impl Tables for Twin {
+    fn port_class(&self, udp: bool, port: u16) -> u16 {
+        packed(
+            &self.image.port_classes,
+            usize::from(udp) * 65_536 + usize::from(port),
+        )
+    }
+
+    fn source_port_class(&self, udp: bool, port: u16) -> u16 {
+        packed(
+            &self.image.source_ports,
+            usize::from(udp) * 65_536 + usize::from(port),
+        )
+    }
+
+    fn by_ports(&self, class: u16, source_class: u16) -> u32 {
+        let cell = usize::from(class) * self.image.generation.source_port_classes as usize
+            + usize::from(source_class);
+        u32::from(packed(&self.image.port_table, cell))
+    }
+}
+
+impl Versions for Twin {
+    fn version(&self, id: u32, version: u8) -> Option<Spec> {
+        self.versions
+            .get(&id)
+            .map(|specs| specs[usize::from(version & 3)])
+    }
+}
+
+/// A line of the twin's source table.
+#[derive(Debug)]
+pub struct TwinLine<'a>(&'a [Cell<u64>; WORDS]);
+
+impl Line for TwinLine<'_> {
+    fn get(&self, at: usize) -> u64 {
+        self.0[at].get()
+    }
+
+    fn swap(&self, at: usize, old: u64, new: u64) -> bool {
+        let same = self.0[at].get() == old;
+        if same {
+            self.0[at].set(new);
+        }
+        same
+    }
+}
+
+/// A shared cell of the twin.
+#[derive(Debug)]
+pub struct TwinShared<'a>(&'a Twin, u32);
+
+impl Shared for TwinShared<'_> {
+    fn get(&self) -> u64 {
+        self.0.shared.borrow().get(&self.1).map_or(0, Cell::get)
+    }
+
+    fn swap(&self, old: u64, new: u64) -> bool {
+        let same = self.get() == old;
+        if same {
+            self.0.shared.borrow_mut().entry(self.1).or_default().set(new);
+        }
+        same
+    }
+}
+
+impl<'a> judge::Environment for &'a Twin {
+    type Line = TwinLine<'a>;
+    type Shared = TwinShared<'a>;
+
+    fn generation(&self) -> &Generation {
+        &self.image.generation
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
+    fn key(&self) -> &Key {
+        &self.key
+    }
+
+    fn line(&self, hash: u64) -> Option<TwinLine<'a>> {
+        self.lines
+            .get(hash::line(hash, self.lines.len() as u32) as usize)
+            .map(TwinLine)
+    }
+
+    fn shared(&self, id: u32) -> Option<TwinShared<'a>> {
+        Some(TwinShared(self, id))
+    }
+
+    fn subject(&self, number: u32) -> Option<&Subject> {
+        self.image.subjects.get(number as usize)
+    }
+
+    fn lists(&self, v6: bool, source: &Address) -> ListEntry {
+        self.lists.get(v6, source).unwrap_or_default()
+    }
+
+    fn destination(&self, v6: bool, destination: &Address) -> DestinationEntry {
+        self.destinations.get(v6, destination).unwrap_or_default()
+    }
+
+    fn vlan_in_scope(&self, vlan: u16) -> bool {
+        self.image
+            .vlans
+            .get(usize::from(vlan >> 6))
+            .is_some_and(|word| word >> (vlan & 63) & 1 == 1)
+    }
+
+    fn protect_rule(&self, number: u32) -> Option<ProtectRule> {
+        self.image.protect.get(number as usize).copied()
+    }
+
+    fn banned_until_ns(&self, v6: bool, source: &Address, service: u32) -> u64 {
+        self.bans
+            .get(&service)
+            .and_then(|bans| bans.get(v6, source))
+            .unwrap_or(0)
+    }
+
+    fn answers_socket(&self, packet: &Packet) -> bool {
+        let v6 = matches!(packet.network, Network::V6);
+        let local = (prefix::address(v6, &packet.destination), packet.destination_port);
+        let remote = (prefix::address(v6, &packet.source), packet.source_port);
+        self.sockets.contains(&(packet.protocol, local, remote))
+    }
+
+    fn note(&self, event: Event) {
+        let count = &self.events[event as usize];
+        count.set(count.get() + 1);
+    }
+}
+
+impl Groups for &Twin {
+    fn group(&self, number: u32) -> Option<AddressGroup> {
+        (*self).group(number)
+    }
+
+    fn by_group(&self, group: u32, class: u16, source_class: u16) -> u32 {
+        (*self).by_group(group, class, source_class)
+    }
+}
+
+impl Tables for &Twin {
+    fn port_class(&self, udp: bool, port: u16) -> u16 {
+        (*self).port_class(udp, port)
+    }
+
+    fn source_port_class(&self, udp: bool, port: u16) -> u16 {
+        (*self).source_port_class(udp, port)
+    }
+
+    fn by_ports(&self, class: u16, source_class: u16) -> u32 {
+        (*self).by_ports(class, source_class)
+    }
+}
+
+impl Versions for &Twin {
+    fn version(&self, id: u32, version: u8) -> Option<Spec> {
+        (*self).version(id, version)
+    }
+}
