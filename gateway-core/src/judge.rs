@@ -406,11 +406,9 @@ fn limit<E: Environment>(
             let source = masked(v6, &packet.source, generation.source_v4, &generation.source_v6);
             let hash = hash::hash(environment.key(), Domain::Source, family, &source);
             watch |= subject.enforce_share != u32::MAX && hash::share(hash) >= subject.enforce_share;
-            if by_source {
-                if let Some(refused) = by_own_buckets(environment, packet, subject, hash, watch) {
-                    reason = refused;
-                    break 'judged;
-                }
+            if by_source && let Some(refused) = by_own_buckets(environment, packet, subject, hash, watch) {
+                reason = refused;
+                break 'judged;
             }
         }
         if subject.flags & subject_flags::TIER << 1 != 0 && !trusted {

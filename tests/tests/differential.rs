@@ -1,6 +1,12 @@
 //! The same frames through the kernel and its twin: captures, mutated frames and noise, under a policy that uses every
 //! stage. Verdict by verdict and count by count they must agree.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    reason = "tests fail where they should, and are tables"
+)]
+
 use std::collections::BTreeSet;
 
 use gateway_core::hash::{Domain, Key, hash};

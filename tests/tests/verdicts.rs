@@ -1,6 +1,12 @@
 //! Verdict tables: what each kind of frame gets. Every row goes through the kernel's program by test-run and through the
 //! host's twin, which must agree; SPECIFICATION.md names these tests.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    reason = "tests fail where they should, and are tables"
+)]
+
 use weir_tests::{
     both::Both,
     frame::{ACK, FIN, Frame, QUIC_V1, QUIC_V2, RST, SYN, TPID_8021AD, TPID_8021Q},

@@ -71,6 +71,10 @@ fn text(detached: &Detached) -> String {
 mod tests {
     use super::*;
 
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
     #[test]
     fn the_rest_is_told() {
         let mut detached = Detached {

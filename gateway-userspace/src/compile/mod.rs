@@ -351,15 +351,15 @@ impl Builder<'_> {
             } if of == service && *until_ns > self.now_ns => Some((*percent, *until_ns)),
             _ => None,
         });
-        let plain = self.limits(subject, service, class, plan, 100)?;
+        let unscaled = self.limits(subject, service, class, plan, 100)?;
         match scale {
-            None => self.subjects[at] = plain,
+            None => self.subjects[at] = unscaled,
             Some((percent, until_ns)) => {
                 subject = self.limits(subject, service, class, plan, percent)?;
                 subject.until_ns = until_ns;
                 subject.after = self.subjects.len() as u32;
                 self.subjects[at] = subject;
-                self.subjects.push(plain);
+                self.subjects.push(unscaled);
             }
         }
         Ok(())

@@ -12,7 +12,7 @@ use super::{
     pins, sys,
 };
 
-/// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE` (include/uapi/linux/if_link.h).
+/// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE` (`include/uapi/linux/if_link.h`).
 const GENERIC: u32 = 1 << 1;
 const NATIVE: u32 = 1 << 2;
 

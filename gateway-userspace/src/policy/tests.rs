@@ -1,5 +1,7 @@
 //! Tests of the policy file as a whole: what is read, and what each mistake is answered with.
 
+#![allow(clippy::too_many_lines, reason = "tables")]
+
 use std::{fmt::Write as _, path::Path};
 
 use proptest::prelude::*;

@@ -1,12 +1,13 @@
 //! Every mistake outside services and its answer; what tests of mistakes share.
 
+#![allow(clippy::format_collect, reason = "short texts")]
+
 use super::*;
 
 /// Asserts that a text has exactly one error, at that place and key, with that phrase.
 fn one(text: &str, place: &str, phrase: &str) {
-    let errors = match parse_text(text) {
-        Ok(_) => panic!("no error in:\n{text}"),
-        Err(errors) => errors,
+    let Err(errors) = parse_text(text) else {
+        panic!("no error in:\n{text}")
     };
     let shown = errors.to_string();
     let expected = format!("p.toml:{place}: ");

@@ -1,5 +1,11 @@
 //! Every mistake within a service and its answer.
 
+#![allow(
+    clippy::too_many_lines,
+    clippy::format_collect,
+    reason = "tables of short texts"
+)]
+
 use super::{
     errors::{top, web},
     *,
@@ -189,7 +195,7 @@ fn buckets() {
     ] {
         let place = |rest: &str| format!("6:{rest}").replace('~', owner);
         let bad = |line: &str, rest: &str, phrase: &str| {
-            web(&format!("[service.{tier}]\n{line}"), &place(rest), phrase)
+            web(&format!("[service.{tier}]\n{line}"), &place(rest), phrase);
         };
         bad(
             "packets = 5",
@@ -405,7 +411,7 @@ fn classes() {
             &format!("[[service.class]]\n{class}\n[lists.l]\n[lists.cdn]\nproxy = true"),
             place,
             phrase,
-        )
+        );
     };
     web(
         "[service.class]\nname = \"c\"",
