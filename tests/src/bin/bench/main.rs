@@ -1,0 +1,165 @@
+//! What a packet costs: the kernel's own test-run over policies and frames, every row in every round, least and median
+//! of the rounds side by side.
+//!
+//! The figures are for comparing rows of one run on one machine: shared machines drift between runs.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::json;
+use weir::{
+    kernel::{Dataplane, ListContents, TestProgram},
+    policy,
+};
+use weir_tests::{
+    bpffs::BpffsDir,
+    frame::{ACK, Frame, TPID_8021Q},
+};
+
+/// A policy and a frame.
+struct Row {
+    name: &'static str,
+    policy: &'static str,
+    frame: Vec<u8>,
+}
+
+/// A row made ready: its own maps and program.
+struct Ready {
+    name: &'static str,
+    program: TestProgram,
+    frame: Vec<u8>,
+    times: Vec<Duration>,
+    _dataplane: Dataplane,
+    _bpffs: BpffsDir,
+}
+
+const NOTHING: &str = "version = 1\n[source]\nmax_tracked = 4096\n";
+const COUNTED: &str = r#"
+version = 1
+[source]
+max_tracked = 4096
+[[service]]
+name = "web"
+protocol = "tcp"
+ports = [80]
+"#;
+const PASSED: &str = r#"
+version = 1
+[source]
+max_tracked = 4096
+[[service]]
+name = "web"
+protocol = "tcp"
+ports = [80]
+[service.per_source]
+packets = { rate = "100M", burst = "8M" }
+"#;
+const DROPPED: &str = r#"
+version = 1
+[source]
+max_tracked = 4096
+[[service]]
+name = "web"
+protocol = "tcp"
+ports = [80]
+[service.per_source]
+packets = { rate = 1, burst = 1 }
+"#;
+const FULL: &str = r#"
+version = 1
+[source]
+max_tracked = 4096
+[lists.bad]
+action = "drop"
+prefixes = ["198.51.100.0/24", "203.0.113.128/25"]
+[[service]]
+name = "web"
+protocol = "tcp"
+ports = [80]
+[service.per_source]
+packets = { rate = "100M", burst = "8M" }
+bytes = { rate = "50GB", burst = "250MB" }
+connections = { rate = 1000, burst = 1000 }
+block = { for = "30s", drops = 1000, within = "10s" }
+[service.per_network]
+packets = { rate = "100M", burst = "8M" }
+[service.total]
+packets = { rate = "100M", burst = "8M" }
+"#;
+
+fn rows() -> Vec<Row> {
+    let ack = |frame: Frame| frame.ip("192.0.2.1", "203.0.113.10").tcp(40_000, 80, ACK).build();
+    let plain = || ack(Frame::new());
+    let six = Frame::new().ip("2001:db8:1::1", "2001:db8::10");
+    let chain = six.clone().hop_by_hop(1).destination_options(1).tcp(40_000, 80, ACK).build();
+    vec![
+        Row { name: "no service", policy: NOTHING, frame: plain() },
+        Row { name: "a service that only counts", policy: COUNTED, frame: plain() },
+        Row { name: "per source packets, passed", policy: PASSED, frame: plain() },
+        Row { name: "per source packets, dropped", policy: DROPPED, frame: plain() },
+        Row { name: "the same, one VLAN tag", policy: DROPPED, frame: ack(Frame::new().vlan(TPID_8021Q, 9)) },
+        Row { name: "the same, IPv6", policy: DROPPED, frame: six.tcp(40_000, 80, ACK).build() },
+        Row { name: "the same, two extension headers", policy: DROPPED, frame: chain },
+        Row { name: "lists, three buckets, block, network, total", policy: FULL, frame: plain() },
+    ]
+}
+
+fn ready(row: Row) -> Result<Ready> {
+    let parsed = policy::parse(row.policy, std::path::Path::new("bench.toml"))?.policy;
+    let bpffs = BpffsDir::create()?;
+    let (mut dataplane, _) = Dataplane::open(&bpffs.path().join("weir"), &parsed.source)?;
+    let lists = policy::lists::contents(&parsed, std::path::Path::new("/"))?;
+    let lists: ListContents = lists;
+    dataplane.apply(&parsed, row.policy, &lists, &[])?;
+    let program = dataplane.test_program(false)?;
+    Ok(Ready { name: row.name, program, frame: row.frame, times: Vec::new(), _dataplane: dataplane, _bpffs: bpffs })
+}
+
+fn main() -> std::process::ExitCode {
+    match run() {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let (mut as_json, mut rounds, mut repeat) = (false, 15, 1_000_000);
+    for argument in std::env::args().skip(1) {
+        match argument.as_str() {
+            "--json" => as_json = true,
+            "--quick" => (rounds, repeat) = (5, 200_000),
+            other => bail!("no option {other}; there are --json and --quick"),
+        }
+    }
+    weir_tests::skip::require_root();
+    let mut rows: Vec<Ready> = rows().into_iter().map(ready).collect::<Result<_>>()?;
+    for _ in 0..rounds {
+        for row in &mut rows {
+            let (_, time) = row.program.run(&row.frame, repeat)?;
+            row.times.push(time);
+        }
+    }
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").context("cannot read the kernel's version")?;
+    let mut answer = BTreeMap::new();
+    if !as_json {
+        println!("kernel {}; {rounds} rounds of {repeat} runs, all rows in each round; ns a packet", kernel.trim());
+        println!("{:<46} {:>6} {:>8} {:>6} {:>12}", "ROW", "LEAST", "MEDIAN", "MOST", "VERIFIED");
+    }
+    for row in &mut rows {
+        row.times.sort_unstable();
+        let ns = |at: usize| row.times[at].as_nanos() as u64;
+        let (least, median, most) = (ns(0), ns(row.times.len() / 2), ns(row.times.len() - 1));
+        if as_json {
+            answer.insert(row.name, json!({ "least_ns": least, "median_ns": median, "most_ns": most }));
+        } else {
+            println!("{:<46} {least:>6} {median:>8} {most:>6} {:>12}", row.name, row.program.complexity());
+        }
+    }
+    if as_json {
+        println!("{}", json!({ "schema": 1, "kernel": kernel.trim(), "rounds": rounds, "runs": repeat, "rows": answer }));
+    }
+    Ok(())
+}
