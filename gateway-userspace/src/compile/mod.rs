@@ -122,7 +122,7 @@ pub fn compile(
         image.vlans[usize::from(vlan >> 6)] |= 1 << (vlan & 63);
     }
 
-    registry.begin();
+    registry.begin(now_ns);
     let mut builder = Builder {
         policy,
         registry,
@@ -406,9 +406,7 @@ impl Builder<'_> {
             }
         }
         if let Some(block) = plan.block {
-            let id = self
-                .registry
-                .block(&bucket_name(service, class, 0, KINDS), self.now_ns)?;
+            let id = self.registry.block(&bucket_name(service, class, 0, KINDS))?;
             subject.block = CoreBlock {
                 id,
                 drops: u64::from(block.drops).min(cell::MAX_DROPS) as u32,

@@ -46,13 +46,9 @@ struct Bucket {
     versions: [Option<Version>; 4],
     /// Versions that the policy in force uses: the current one, and another while a lever scales it.
     in_use: Vec<u8>,
-}
-
-/// A number that waits for its last debt to drain.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct Retired {
-    id: u32,
-    free_ns: u64,
+    /// When the last debt under any version has drained, once no policy uses the bucket; then the number is free. A
+    /// service that comes back before finds its debts as they are.
+    free_ns: Option<u64>,
 }
 
 /// The registry.
@@ -64,7 +60,7 @@ pub struct Registry {
     buckets: Vec<(BucketName, Bucket)>,
     #[serde(skip)]
     index: BTreeMap<BucketName, usize>,
-    retired: Vec<Retired>,
+    free_buckets: Vec<u32>,
     next_bucket: u32,
     /// Series: by service, class and reason.
     series: Vec<SeriesRecord>,
@@ -171,8 +167,9 @@ impl Registry {
         Ok((gone, end))
     }
 
-    /// Begins a compilation: no version is in use until it is asked for.
-    pub fn begin(&mut self) {
+    /// Begins a compilation: numbers whose debts have drained are free, and no version is in use until it is asked for.
+    pub fn begin(&mut self, now_ns: u64) {
+        self.reclaim(now_ns);
         for (_, bucket) in &mut self.buckets {
             bucket.in_use.clear();
         }
@@ -197,7 +194,7 @@ impl Registry {
                 rate: limit.rate,
                 burst: limit.burst,
             })?;
-        let at = self.slot(name, now_ns)?;
+        let at = self.slot(name)?;
         let bucket = &mut self.buckets[at].1;
         let version = bucket.version(limit, now_ns);
         if !bucket.in_use.contains(&version) {
@@ -209,20 +206,19 @@ impl Registry {
     }
 
     /// The number of a block.
-    pub fn block(&mut self, name: &BucketName, now_ns: u64) -> Result<u32, CompileError> {
-        let at = self.slot(name, now_ns)?;
+    pub fn block(&mut self, name: &BucketName) -> Result<u32, CompileError> {
+        let at = self.slot(name)?;
         let bucket = &mut self.buckets[at].1;
         bucket.in_use = vec![0];
         Ok(bucket.id)
     }
 
-    fn slot(&mut self, name: &BucketName, now_ns: u64) -> Result<usize, CompileError> {
+    fn slot(&mut self, name: &BucketName) -> Result<usize, CompileError> {
         if let Some(at) = self.index.get(name) {
             return Ok(*at);
         }
-        let free = self.retired.iter().position(|retired| retired.free_ns <= now_ns);
-        let id = match free {
-            Some(at) => self.retired.swap_remove(at).id,
+        let id = match self.free_buckets.pop() {
+            Some(id) => id,
             None if self.next_bucket < BUCKETS => {
                 self.next_bucket += 1;
                 self.next_bucket - 1
@@ -241,6 +237,7 @@ impl Registry {
                 id,
                 versions: [None; 4],
                 in_use: Vec::new(),
+                free_ns: None,
             },
         ));
         self.index.insert(name.clone(), at);
@@ -263,23 +260,35 @@ impl Registry {
                 }
             }
         }
-        let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.buckets)
-            .into_iter()
-            .partition(|(_, bucket)| !bucket.in_use.is_empty());
-        self.buckets = kept;
-        for (name, bucket) in gone {
-            let drains = bucket
-                .versions
-                .iter()
-                .flatten()
-                .map(|version| version.drained_ns.unwrap_or(now_ns))
-                .max();
-            let block = (name.kind == 3).then_some(now_ns.saturating_add(LONGEST_BLOCK_NS));
-            self.retired.push(Retired {
-                id: bucket.id,
-                free_ns: drains.max(block).unwrap_or(now_ns),
-            });
+        for (name, bucket) in &mut self.buckets {
+            if !bucket.in_use.is_empty() {
+                bucket.free_ns = None;
+            } else if bucket.free_ns.is_none() {
+                let drains = bucket
+                    .versions
+                    .iter()
+                    .flatten()
+                    .filter_map(|version| version.drained_ns)
+                    .max();
+                let block = (name.kind == 3).then_some(now_ns.saturating_add(LONGEST_BLOCK_NS));
+                bucket.free_ns = Some(drains.max(block).unwrap_or(now_ns));
+            }
         }
+        self.reindex();
+    }
+
+    /// Takes back the numbers of buckets that nothing uses and whose debts have drained.
+    fn reclaim(&mut self, now_ns: u64) {
+        let over =
+            |bucket: &Bucket| bucket.in_use.is_empty() && bucket.free_ns.is_some_and(|at| at <= now_ns);
+        if !self.buckets.iter().any(|(_, bucket)| over(bucket)) {
+            return;
+        }
+        let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.buckets)
+            .into_iter()
+            .partition(|(_, bucket)| over(bucket));
+        self.buckets = kept;
+        self.free_buckets.extend(gone.iter().map(|(_, bucket)| bucket.id));
         self.reindex();
     }
 

@@ -217,18 +217,29 @@ impl Dataplane {
 
     /// The number under which an interface is counted, with pages for every series.
     fn interface_number(&mut self, interface: &str) -> Result<u32, KernelError> {
+        let most = gateway_core::image::INTERFACES as usize;
         let interfaces = &mut self.state.registry.interfaces;
-        let at = match interfaces.iter().position(|name| name == interface) {
-            Some(at) => at,
-            None if interfaces.len() < gateway_core::image::INTERFACES as usize => {
-                interfaces.push(interface.to_owned());
-                interfaces.len() - 1
-            }
-            None => {
+        let at = if let Some(at) = interfaces.iter().position(|name| name == interface) {
+            at
+        } else if interfaces.len() < most {
+            interfaces.push(interface.to_owned());
+            interfaces.len() - 1
+        } else {
+            // The counters of an interface that is attached no more make room.
+            let attached: Vec<String> = attach::list(&self.dir)?
+                .into_iter()
+                .map(|found| found.interface)
+                .collect();
+            let Some(at) = interfaces.iter().position(|name| !attached.contains(name)) else {
                 return Err(KernelError::TooLarge {
-                    what: format!("more than {} interfaces", gateway_core::image::INTERFACES),
+                    what: format!("more than {most} interfaces"),
                 });
+            };
+            interface.clone_into(&mut interfaces[at]);
+            for page in 0..gateway_core::image::PAGES {
+                let _ = std::fs::remove_file(pins::page(&self.set, at as u32, page));
             }
+            at
         };
         self.state.write(&self.set)?;
         self.make_pages()?;

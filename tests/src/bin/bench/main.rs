@@ -91,16 +91,53 @@ fn rows() -> Vec<Row> {
     let ack = |frame: Frame| frame.ip("192.0.2.1", "203.0.113.10").tcp(40_000, 80, ACK).build();
     let plain = || ack(Frame::new());
     let six = Frame::new().ip("2001:db8:1::1", "2001:db8::10");
-    let chain = six.clone().hop_by_hop(1).destination_options(1).tcp(40_000, 80, ACK).build();
+    let chain = six
+        .clone()
+        .hop_by_hop(1)
+        .destination_options(1)
+        .tcp(40_000, 80, ACK)
+        .build();
     vec![
-        Row { name: "no service", policy: NOTHING, frame: plain() },
-        Row { name: "a service that only counts", policy: COUNTED, frame: plain() },
-        Row { name: "per source packets, passed", policy: PASSED, frame: plain() },
-        Row { name: "per source packets, dropped", policy: DROPPED, frame: plain() },
-        Row { name: "the same, one VLAN tag", policy: DROPPED, frame: ack(Frame::new().vlan(TPID_8021Q, 9)) },
-        Row { name: "the same, IPv6", policy: DROPPED, frame: six.tcp(40_000, 80, ACK).build() },
-        Row { name: "the same, two extension headers", policy: DROPPED, frame: chain },
-        Row { name: "lists, three buckets, block, network, total", policy: FULL, frame: plain() },
+        Row {
+            name: "no service",
+            policy: NOTHING,
+            frame: plain(),
+        },
+        Row {
+            name: "a service that only counts",
+            policy: COUNTED,
+            frame: plain(),
+        },
+        Row {
+            name: "per source packets, passed",
+            policy: PASSED,
+            frame: plain(),
+        },
+        Row {
+            name: "per source packets, dropped",
+            policy: DROPPED,
+            frame: plain(),
+        },
+        Row {
+            name: "the same, one VLAN tag",
+            policy: DROPPED,
+            frame: ack(Frame::new().vlan(TPID_8021Q, 9)),
+        },
+        Row {
+            name: "the same, IPv6",
+            policy: DROPPED,
+            frame: six.tcp(40_000, 80, ACK).build(),
+        },
+        Row {
+            name: "the same, two extension headers",
+            policy: DROPPED,
+            frame: chain,
+        },
+        Row {
+            name: "lists, three buckets, block, network, total",
+            policy: FULL,
+            frame: plain(),
+        },
     ]
 }
 
@@ -112,7 +149,14 @@ fn ready(row: Row) -> Result<Ready> {
     let lists: ListContents = lists;
     dataplane.apply(&parsed, row.policy, &lists, &[])?;
     let program = dataplane.test_program(false)?;
-    Ok(Ready { name: row.name, program, frame: row.frame, times: Vec::new(), _dataplane: dataplane, _bpffs: bpffs })
+    Ok(Ready {
+        name: row.name,
+        program,
+        frame: row.frame,
+        times: Vec::new(),
+        _dataplane: dataplane,
+        _bpffs: bpffs,
+    })
 }
 
 fn main() -> std::process::ExitCode {
@@ -142,24 +186,41 @@ fn run() -> Result<()> {
             row.times.push(time);
         }
     }
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").context("cannot read the kernel's version")?;
+    let kernel =
+        std::fs::read_to_string("/proc/sys/kernel/osrelease").context("cannot read the kernel's version")?;
     let mut answer = BTreeMap::new();
     if !as_json {
-        println!("kernel {}; {rounds} rounds of {repeat} runs, all rows in each round; ns a packet", kernel.trim());
-        println!("{:<46} {:>6} {:>8} {:>6} {:>12}", "ROW", "LEAST", "MEDIAN", "MOST", "VERIFIED");
+        println!(
+            "kernel {}; {rounds} rounds of {repeat} runs, all rows in each round; ns a packet",
+            kernel.trim()
+        );
+        println!(
+            "{:<46} {:>6} {:>8} {:>6} {:>12}",
+            "ROW", "LEAST", "MEDIAN", "MOST", "VERIFIED"
+        );
     }
     for row in &mut rows {
         row.times.sort_unstable();
         let ns = |at: usize| row.times[at].as_nanos() as u64;
         let (least, median, most) = (ns(0), ns(row.times.len() / 2), ns(row.times.len() - 1));
         if as_json {
-            answer.insert(row.name, json!({ "least_ns": least, "median_ns": median, "most_ns": most }));
+            answer.insert(
+                row.name,
+                json!({ "least_ns": least, "median_ns": median, "most_ns": most }),
+            );
         } else {
-            println!("{:<46} {least:>6} {median:>8} {most:>6} {:>12}", row.name, row.program.complexity());
+            println!(
+                "{:<46} {least:>6} {median:>8} {most:>6} {:>12}",
+                row.name,
+                row.program.complexity()
+            );
         }
     }
     if as_json {
-        println!("{}", json!({ "schema": 1, "kernel": kernel.trim(), "rounds": rounds, "runs": repeat, "rows": answer }));
+        println!(
+            "{}",
+            json!({ "schema": 1, "kernel": kernel.trim(), "rounds": rounds, "runs": repeat, "rows": answer })
+        );
     }
     Ok(())
 }
