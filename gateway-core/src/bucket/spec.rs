@@ -202,27 +202,26 @@ impl Spec {
 
     /// A debt of an older spec of the same bucket, in this spec's units: the same debt in tokens, at most the depth.
     ///
-    /// Costs with a fraction lose half of its bits first, so that debt (below 2³⁶ or 2⁵⁸) times cost stays in 64 bits;
-    /// what that rounds is below one part in 2¹⁴ of a debt that is itself about to be repaid.
+    /// Debt and costs are cut to their leading 31 and 32 bits, so that products stay in 64; the debt that results is at most one
+    /// part in 2²⁹, and one unit, below the exact one.
     #[inline(always)]
     pub fn convert(&self, debt: u64, from: &Self) -> u64 {
-        let (mut new, mut old) = (u64::from(self.cost), u64::from(from.cost));
-        if self.fraction != from.fraction {
-            new <<= FRACTION - u32::from(self.fraction);
-            old <<= FRACTION - u32::from(from.fraction);
+        if debt == 0 || self.cost == 0 || from.cost == 0 {
+            return 0;
         }
-        // Bring both below 2²⁰ together; their ratio is what counts.
-        let excess = (44 - (new | old).leading_zeros().min(44)) & 63;
-        new >>= excess;
-        old >>= excess;
-        let (new, old) = (new.max(1), old.max(1));
-        let converted = (debt >> 16) * new / old;
-        let converted = if debt >> 40 == 0 {
-            debt * new / old
-        } else if converted >> 42 == 0 {
-            converted << 16
-        } else {
-            u64::MAX
+        let (new, old) = (u64::from(self.cost), u64::from(from.cost));
+        let (new_zeros, old_zeros, debt_zeros) =
+            (new.leading_zeros(), old.leading_zeros(), debt.leading_zeros());
+        // 63 bits by 32 bits: 2³⁰ < ratio < 2³², and the product with 31 bits lies between 2⁶⁰ and 2⁶³.
+        let ratio = (new << new_zeros >> 1) / (old << old_zeros >> 32);
+        let product = (debt << debt_zeros >> 33) * ratio;
+        // By how many bits the product is too large, for all the shifts above and the fractions of both costs.
+        let right = (debt_zeros + new_zeros + u32::from(self.fraction)).cast_signed()
+            - (old_zeros + u32::from(from.fraction) + 2).cast_signed();
+        let converted = match right {
+            ..=0 => u64::MAX,
+            64.. => 0,
+            _ => product >> (right & 63),
         };
         if converted > self.depth {
             self.depth
