@@ -213,7 +213,9 @@ impl Spec {
         let (new_zeros, old_zeros, debt_zeros) =
             (new.leading_zeros(), old.leading_zeros(), debt.leading_zeros());
         // 63 bits by 32 bits: 2³⁰ < ratio < 2³², and the product with 31 bits lies between 2⁶⁰ and 2⁶³.
-        let ratio = (new << new_zeros >> 1) / (old << old_zeros >> 32);
+        // Its top bit is set; `max` tells the compiler, which would otherwise make a panic for a division by zero.
+        let divisor = (old << old_zeros >> 32).max(1);
+        let ratio = (new << new_zeros >> 1) / divisor;
         let product = (debt << debt_zeros >> 33) * ratio;
         // By how many bits the product is too large, for all the shifts above and the fractions of both costs.
         let right = (debt_zeros + new_zeros + u32::from(self.fraction)).cast_signed()
