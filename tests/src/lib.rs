@@ -20,5 +20,6 @@ pub mod netns;
 pub mod pcap;
 pub mod sender;
 pub mod shoppers;
+pub mod site;
 pub mod skip;
 pub mod tcp;
