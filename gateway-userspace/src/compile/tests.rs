@@ -1,1 +1,376 @@
+//! Compiled tables against naive oracles that take the design's words literally.
 
+mod registry;
+
+use std::net::IpAddr;
+
+use gateway_core::{
+    image::{ListEntry, list_flags},
+    judge::{Judgement, judge_packet},
+    packet::{Fragment, Network, Packet, UNTAGGED},
+};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    policy::model::{DefaultRule, PortRange, Protect, Scope, Source},
+    twin::Twin,
+};
+
+fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+fn net(text: &str) -> IpNet {
+    text.parse().expect("a prefix")
+}
+
+fn policy(services: Vec<Service>) -> Policy {
+    Policy {
+        interfaces: Vec::new(),
+        mode: Mode::Enforce,
+        scope: Scope::default(),
+        source: Source {
+            ipv4_prefix: 32,
+            ipv6_prefix: 64,
+            max_tracked: 1_024,
+        },
+        protect: Vec::new(),
+        lists: Vec::new(),
+        default: DefaultRule {
+            action: DefaultAction::Pass,
+            replies: Replies::None,
+            essential: Essential::Pass,
+        },
+        services,
+    }
+}
+
+fn service(name: &str) -> Service {
+    Service {
+        name: name.to_owned(),
+        protocols: vec![Protocol::Tcp],
+        ports: Vec::new(),
+        source_ports: Vec::new(),
+        addresses: Vec::new(),
+        only: Vec::new(),
+        mode: Mode::Enforce,
+        enforce_share_ppm: 1_000_000,
+        per_source: None,
+        per_network: None,
+        total: None,
+        classes: Vec::new(),
+    }
+}
+
+/// Prefixes nested eight deep, their neighbours, and the other family's.
+const PREFIXES: [&str; 14] = [
+    "10.0.0.0/8",
+    "10.0.0.0/12",
+    "10.1.0.0/16",
+    "10.1.0.0/20",
+    "10.1.2.0/24",
+    "10.1.2.0/28",
+    "10.1.2.3/32",
+    "10.1.3.0/24",
+    "192.0.2.0/24",
+    "0.0.0.0/0",
+    "::/0",
+    "2001:db8::/32",
+    "2001:db8:1::/48",
+    "2001:db8:1::7/128",
+];
+
+/// Addresses inside, at the edges and outside of [`PREFIXES`].
+const ADDRESSES: [&str; 15] = [
+    "10.1.2.3",
+    "10.1.2.4",
+    "10.1.2.15",
+    "10.1.2.16",
+    "10.1.3.1",
+    "10.1.15.255",
+    "10.1.16.0",
+    "10.15.0.1",
+    "10.16.0.1",
+    "11.0.0.0",
+    "192.0.2.255",
+    "2001:db8:1::7",
+    "2001:db8:1::8",
+    "2001:db8:2::1",
+    "2001:db9::1",
+];
+
+/// Ports that random services begin and end at, and ports that none names.
+const PORTS: [u16; 9] = [1, 22, 53, 79, 80, 443, 444, 8_000, 65_535];
+
+fn prefixes(most: usize) -> impl Strategy<Value = Vec<IpNet>> {
+    prop::sample::subsequence(&PREFIXES[..], 0..=most).prop_map(|some| some.into_iter().map(net).collect())
+}
+
+fn ranges() -> impl Strategy<Value = Vec<PortRange>> {
+    let ends = prop::sample::subsequence(&PORTS[..], 2..=4);
+    prop_oneof![
+        2 => Just(Vec::new()),
+        1 => prop::sample::select(&PORTS[..]).prop_map(|port| vec![PortRange { first: port, last: port }]),
+        2 => ends.prop_map(|ends| ends
+            .chunks_exact(2)
+            .map(|pair| PortRange { first: pair[0], last: pair[1] })
+            .collect()),
+    ]
+}
+
+/// Services as a valid policy may have them, though they may tie.
+fn services() -> impl Strategy<Value = Vec<Service>> {
+    let ported = prop::sample::select(vec![
+        vec![Protocol::Tcp],
+        vec![Protocol::Udp],
+        vec![Protocol::Tcp, Protocol::Udp],
+    ]);
+    let portless = prop::sample::select(vec![
+        vec![Protocol::Icmp],
+        vec![Protocol::Any],
+        vec![Protocol::Tcp, Protocol::Icmp],
+    ]);
+    let shape = prop_oneof![
+        3 => (ported, ranges(), ranges()),
+        1 => (portless, Just(Vec::new()), Just(Vec::new())),
+    ];
+    prop::collection::vec((shape, prefixes(3)), 1..14).prop_map(|shapes| {
+        let mut kept: Vec<Service> = Vec::new();
+        for ((protocols, ports, source_ports), addresses) in shapes {
+            let new = Service {
+                protocols,
+                ports,
+                source_ports,
+                addresses,
+                ..service(&format!("s{}", kept.len()))
+            };
+            if !kept.iter().any(|old| tie(old, &new)) {
+                kept.push(new);
+            }
+        }
+        kept
+    })
+}
+
+/// Whether two services can match one packet with equal rank.
+fn tie(left: &Service, right: &Service) -> bool {
+    let overlap = |left: &[PortRange], right: &[PortRange]| {
+        left.is_empty()
+            || left
+                .iter()
+                .any(|a| right.iter().any(|b| a.first <= b.last && b.first <= a.last))
+    };
+    let prefix = (left.addresses.is_empty() && right.addresses.is_empty())
+        || left.addresses.iter().any(|net| right.addresses.contains(net));
+    prefix
+        && left.ports.is_empty() == right.ports.is_empty()
+        && left.source_ports.is_empty() == right.source_ports.is_empty()
+        && left.protocols.iter().any(|one| right.protocols.contains(one))
+        && overlap(&left.ports, &right.ports)
+        && overlap(&left.source_ports, &right.source_ports)
+}
+
+/// The rank with which a service matches a packet, in the design's words: among those that match in full, the one
+/// whose matching prefix is longest; then one that names the port; then source ports; then a named protocol.
+fn rank(service: &Service, packet: &Packet, destination: IpAddr) -> Option<(Option<u8>, bool, bool, bool)> {
+    let protocol = match packet.protocol {
+        6 => Some(Protocol::Tcp),
+        17 => Some(Protocol::Udp),
+        1 | 58 => Some(Protocol::Icmp),
+        _ => None,
+    };
+    let named = protocol.is_some_and(|protocol| service.protocols.contains(&protocol));
+    if !named && !service.protocols.contains(&Protocol::Any) {
+        return None;
+    }
+    let has_ports = packet.fragment != Fragment::Later && matches!(packet.protocol, 6 | 17);
+    let inside = |ranges: &[PortRange], port: u16| {
+        ranges.is_empty()
+            || (has_ports
+                && ranges
+                    .iter()
+                    .any(|range| range.first <= port && port <= range.last))
+    };
+    if !inside(&service.ports, packet.destination_port) || !inside(&service.source_ports, packet.source_port)
+    {
+        return None;
+    }
+    let longest = service
+        .addresses
+        .iter()
+        .filter(|net| net.contains(&destination))
+        .map(IpNet::prefix_len)
+        .max();
+    if !service.addresses.is_empty() && longest.is_none() {
+        return None;
+    }
+    Some((
+        longest,
+        !service.ports.is_empty(),
+        !service.source_ports.is_empty(),
+        named,
+    ))
+}
+
+fn packets() -> impl Strategy<Value = (Packet, IpAddr)> {
+    (
+        prop::sample::select(&ADDRESSES[..]),
+        prop::sample::select(vec![6u8, 6, 6, 17, 17, 1, 58, 47, 132]),
+        prop::sample::select(&PORTS[..]),
+        prop::sample::select(&PORTS[..]),
+        prop::sample::select(vec![
+            Fragment::Whole,
+            Fragment::Whole,
+            Fragment::First,
+            Fragment::Later,
+        ]),
+        0u16..2,
+    )
+        .prop_map(|(address, protocol, destination, source, fragment, beside)| {
+            let address: IpAddr = address.parse().expect("an address");
+            let ported = matches!(protocol, 6 | 17) && fragment != Fragment::Later;
+            let packet = Packet {
+                length: 64,
+                network: if address.is_ipv6() {
+                    Network::V6
+                } else {
+                    Network::V4
+                },
+                source: [7, 0, 0, 0],
+                destination: prefix::words(address),
+                protocol,
+                fragment,
+                connection: false,
+                icmp_type: 8,
+                vlan: UNTAGGED,
+                source_port: if ported { source } else { 0 },
+                destination_port: if ported {
+                    destination.saturating_add(beside)
+                } else {
+                    0
+                },
+            };
+            (packet, address)
+        })
+}
+
+proptest! {
+    #![proptest_config(cases(60))]
+
+    /// Ports, ranges, source ports, nested addresses of both families, `any`, `icmp`, later fragments, and the scope.
+    #[test]
+    fn every_packet_goes_to_the_service_that_the_design_names(
+        services in services(),
+        scope in prefixes(3),
+        packets in prop::collection::vec(packets(), 250),
+    ) {
+        let policy = Policy {
+            scope: Scope { vlans: Vec::new(), addresses: scope },
+            ..policy(services)
+        };
+        let twin = Twin::new(&policy, &ListContents::new(), [1, 2, 3, 4], 1).unwrap();
+        for (packet, destination) in packets {
+            let judgement = judge_packet(&&twin, &packet);
+            let in_scope = policy.scope.addresses.is_empty()
+                || policy.scope.addresses.iter().any(|net| net.contains(&destination));
+            prop_assert_eq!(judgement.reason == Reason::OutOfScope, !in_scope, "{:?}", packet);
+            if !in_scope {
+                continue;
+            }
+            let best = policy
+                .services
+                .iter()
+                .filter_map(|service| Some((rank(service, &packet, destination)?, service)))
+                .max_by_key(|(rank, _)| *rank);
+            let expected = best.map_or(DEFAULT, |(_, service)| service.name.as_str());
+            let (found, _) = twin.owner(judgement);
+            prop_assert_eq!(found, expected, "{:?} to {} with {:?}", packet, destination, policy.services);
+        }
+    }
+
+    /// Membership by any covering prefix, the action of the longest prefix that has one, `drop` on a tie, and protect rules
+    /// beside them.
+    #[test]
+    fn every_source_gets_what_the_lists_say(
+        shapes in prop::collection::vec(
+            (
+                prop::sample::select(vec![None, Some(ListAction::Drop), Some(ListAction::Trust)]),
+                any::<bool>(),
+                prefixes(6),
+            ),
+            0..8,
+        ),
+        rules in prop::collection::vec(prefixes(4), 0..4),
+    ) {
+        let lists: Vec<List> = shapes
+            .iter()
+            .enumerate()
+            .map(|(at, (action, proxy, _))| List {
+                name: format!("l{at}"),
+                action: *action,
+                prefixes: Vec::new(),
+                files: Vec::new(),
+                max_prefixes: 100,
+                proxy: *proxy,
+            })
+            .collect();
+        let contents: ListContents = lists
+            .iter()
+            .zip(&shapes)
+            .map(|(list, (_, _, prefixes))| (list.name.clone(), prefixes.clone()))
+            .collect();
+        let protect: Vec<Protect> = rules
+            .iter()
+            .map(|sources| Protect { sources: sources.clone(), protocol: Protocol::Any, ports: Vec::new() })
+            .collect();
+        let bits: Vec<u64> = (0..rules.len()).map(|at| 1 << at).collect();
+        let entries = lists::compile(&lists, &contents, &protect, &bits).unwrap();
+        for address in ADDRESSES {
+            let address: IpAddr = address.parse().unwrap();
+            let covers = |net: &&IpNet| net.contains(&address);
+            let found = entries
+                .iter()
+                .filter(|(net, _)| net.contains(&address))
+                .max_by_key(|(net, _)| net.prefix_len())
+                .map_or_else(ListEntry::default, |(_, entry)| *entry);
+
+            let (mut mask, mut proxy, mut longest) = (0u64, false, None);
+            for (at, list) in lists.iter().enumerate() {
+                let Some(length) = contents[&list.name].iter().filter(covers).map(IpNet::prefix_len).max() else {
+                    continue;
+                };
+                mask |= 1 << at;
+                proxy |= list.proxy;
+                if let Some(action) = list.action {
+                    // Of equal lengths, `drop` is the greater.
+                    longest = longest.max(Some((length, action == ListAction::Drop)));
+                }
+            }
+            let action = match longest {
+                None => 0,
+                Some((_, true)) => list_flags::DROP,
+                Some((_, false)) => list_flags::TRUST,
+            };
+            let protected = rules.iter().enumerate().fold(0, |all, (at, sources)| {
+                all | u64::from(sources.iter().any(|net| net.contains(&address))) << at
+            });
+            prop_assert_eq!(found.mask(), mask, "lists of {}", address);
+            prop_assert_eq!(found.rules(), protected, "protect rules of {}", address);
+            prop_assert_eq!(found.flags & list_flags::PROXY != 0, proxy, "proxy of {}", address);
+            prop_assert_eq!(found.flags & !list_flags::PROXY, action, "action of {}: {:?}", address, contents);
+        }
+    }
+}
+
+/// A judgement of the default counts under the default's name.
+#[test]
+fn traffic_to_no_service_counts_as_default() {
+    let twin = Twin::new(&policy(Vec::new()), &ListContents::new(), [1, 2, 3, 4], 1).expect("it fits");
+    let judgement: Judgement = twin.judge(&[0xff; 64]);
+    assert_eq!(twin.owner(judgement), (DEFAULT.to_owned(), String::new()));
+}
