@@ -80,7 +80,10 @@ pub(super) fn load<'a>(object: &'a mut Ebpf, name: &str) -> Result<BorrowedFd<'a
         .ok_or_else(missing)?
         .try_into()
         .map_err(|_| missing())?;
-    if let Err(error) = program.load() {
+    // One that was loaded for another attempt serves again.
+    if program.fd().is_err()
+        && let Err(error) = program.load()
+    {
         return Err(match error {
             ProgramError::SyscallError(call) if denied(&call.io_error) => not_permitted("load BPF programs"),
             ProgramError::LoadError { io_error, .. } if denied(&io_error) => {
