@@ -579,10 +579,16 @@ pub fn shared_once<S: Shared, V: Versions>(
     } else {
         0
     };
-    match gcra::admit(debt, cell::SHARED_MASK, now, spec.charge(amount), spec.depth) {
-        None => Charge::Refused,
-        Some(time) if shared.swap(held, u64::from(spec.version) << 62 | time) => Charge::Admitted,
-        Some(_) => Charge::Lost,
+    let (time, charge) = match gcra::admit(debt, cell::SHARED_MASK, now, spec.charge(amount), spec.depth) {
+        Some(time) => (time, Charge::Admitted),
+        // The debt goes on at this spec's rate.
+        None if version != spec.version => (now.wrapping_add(debt) & cell::SHARED_MASK, Charge::Refused),
+        None => return Charge::Refused,
+    };
+    if shared.swap(held, u64::from(spec.version) << 62 | time) {
+        charge
+    } else {
+        Charge::Lost
     }
 }
 

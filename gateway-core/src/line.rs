@@ -138,21 +138,31 @@ pub fn charge_once<L: Line, V: Versions>(
     } else {
         debt(versions, spec, held, now, now_ns)
     };
-    let Some(time) = gcra::admit(debt, cell::TIME_MASK, now, cost, spec.depth) else {
-        return Charge::Refused;
+    let changed = of_another_spec(held, spec);
+    let (time, charge) = match gcra::admit(debt, cell::TIME_MASK, now, cost, spec.depth) {
+        Some(time) => (time, Charge::Admitted),
+        // The debt goes on at this spec's rate, or a source would wait for the old one before the new one counts.
+        None if held != 0 && changed => (now.wrapping_add(debt), Charge::Refused),
+        None => return Charge::Refused,
     };
     let new = cell::bucket(tag, spec.exponent, spec.version, time);
     if line.swap(at, old, new) && (held != 0 || alone(line, at, tag, new)) {
-        Charge::Admitted
+        charge
     } else {
         Charge::Lost
     }
 }
 
+/// Whether a cell was charged by another spec of its bucket.
+#[inline(always)]
+const fn of_another_spec(held: u64, spec: &Spec) -> bool {
+    cell::exponent_of(held) as u8 != spec.exponent || cell::version_of(held) != spec.version
+}
+
 /// The debt that a found cell stands for, in units of `spec`.
 #[inline(always)]
 fn debt<V: Versions>(versions: &V, spec: &Spec, held: u64, now: u64, now_ns: u64) -> u64 {
-    if cell::exponent_of(held) as u8 == spec.exponent && cell::version_of(held) == spec.version {
+    if !of_another_spec(held, spec) {
         return gcra::debt(held, cell::TIME_MASK, now, spec.window);
     }
     match versions.version(spec.id, cell::version_of(held)) {

@@ -21,8 +21,8 @@
 //! deepest debt takes. So no controller and no timer is needed: a stale time is gone before anyone looks at it.
 //!
 //! A *shared* cell (a total, or an overflow bucket) is `v (2), time (62)`, in units as fine as 2⁻¹⁶ ns. Its time wraps
-//! after at least 3 days (only totals of some 50 GB/s have units so fine; 100 days at 1 GB/s, years below), and a total
-//! that rested for exactly that long, to the second, could be taken for indebted for that second.
+//! after 19 hours at the least (bytes at 50 GB/s; 3 days at 1 GB/s, 26 days at 100 million packets a second, years
+//! below), and a total that nothing reached for exactly that long could be taken for indebted for its depth and slack.
 
 /// Bits of a time in a tagged cell.
 pub const TIME_BITS: u32 = 36;
@@ -131,7 +131,8 @@ pub const fn used(cell: u64, now_ns: u64, rested_ns: u64) -> Use {
             // A count that rested for three hours is over, whatever its wrapped age says.
             Some((_, age)) if age > MAX_WITHIN || rested_ns >> 43 != 0 => Use::Free,
             Some(_) => Use::Strikes,
-            None if blocks(cell, now_ns) => Use::Block,
+            // No block lasts for 39 hours: one that rested so long is over, and its time may have wrapped.
+            None if rested_ns >> 47 == 0 && blocks(cell, now_ns) => Use::Block,
             None => Use::Free,
         };
     }

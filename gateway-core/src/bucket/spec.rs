@@ -15,8 +15,8 @@
 //!
 //! `cost` fits 32 bits and an amount is at most 2²⁴ bytes (the kernel's frames end far below), so a charge before its
 //! shift is below 2⁵⁶. A depth is at most [`TAGGED_DEPTH`] = 2³⁴ in a tagged cell of 36 bits and [`SHARED_DEPTH`] = 2⁵⁷
-//! in a shared cell of 62 bits; the slack behind it adds at most an eighth of the cell's range. So depth, slack and one
-//! charge stay below half of the cell's range, and "ahead of now" is never ambiguous. Times themselves wrap by
+//! in a shared cell of 62 bits. An admitted charge ends within the depth, and depth and slack together stay within half of
+//! the cell's range, so "ahead of now" is never ambiguous. Times themselves wrap by
 //! design: all arithmetic on them is modulo the cell's range ([`super::cell`] says how stale times are told apart).
 
 use super::cell;
@@ -29,8 +29,8 @@ pub const SHARED_FINEST: u32 = 16;
 pub const COARSEST: u32 = 19;
 /// The least charge for the smallest thing that a bucket can charge for.
 pub const MIN_CHARGE: u64 = 1024;
-/// No finer than this: 0.5 ppm is enough.
-const FINE_CHARGE: u64 = 1 << 20;
+/// No finer than this: 30 ppm is enough, and coarser units leave more of a cell's range to clocks that lag.
+const FINE_CHARGE: u64 = 1 << 14;
 /// The smallest IP packet in bytes: Ethernet and IPv4 headers.
 pub const SMALLEST: u64 = 34;
 /// Fractional bits of a cost a byte, where it has any.
@@ -39,7 +39,8 @@ pub const FRACTION: u32 = 20;
 pub const TAGGED_DEPTH: u64 = 1 << 34;
 /// Deepest shared bucket, in units.
 pub const SHARED_DEPTH: u64 = 1 << 57;
-/// How far a clock may run behind another one's (a preempted virtual CPU): one second.
+/// How far a clock may run behind another one's (a preempted virtual CPU): one second, less where units are so fine that
+/// a cell's range is short.
 pub const SLACK_NS: u64 = 1 << 30;
 
 /// Nanoseconds in a second.
@@ -178,7 +179,7 @@ impl Spec {
             version: 0,
             reserved: [0; 3],
             depth,
-            window: depth + slack.min(range / 8),
+            window: depth + slack.min(range / 2 - depth),
         }
     }
 
@@ -213,9 +214,8 @@ impl Spec {
         let (new_zeros, old_zeros, debt_zeros) =
             (new.leading_zeros(), old.leading_zeros(), debt.leading_zeros());
         // 63 bits by 32 bits: 2³⁰ < ratio < 2³², and the product with 31 bits lies between 2⁶⁰ and 2⁶³.
-        // Its top bit is set; `max` tells the compiler, which would otherwise make a panic for a division by zero.
-        let divisor = (old << old_zeros >> 32).max(1);
-        let ratio = (new << new_zeros >> 1) / divisor;
+        // (The divisor's highest bit is set; `max` lets the compiler see that it is not zero.)
+        let ratio = (new << new_zeros >> 1) / (old << old_zeros >> 32).max(1);
         let product = (debt << debt_zeros >> 33) * ratio;
         // By how many bits the product is too large, for all the shifts above and the fractions of both costs.
         let right = (debt_zeros + new_zeros + u32::from(self.fraction)).cast_signed()

@@ -273,7 +273,7 @@ proptest! {
             scope: Scope { vlans: Vec::new(), addresses: scope },
             ..policy(services)
         };
-        let twin = Twin::new(&policy, &ListContents::new(), [1, 2, 3, 4], 1).unwrap();
+        let twin = Twin::new(&policy, &ListContents::new(), [1, 2, 3, 4], 1).expect("it fits");
         for (packet, destination) in packets {
             let judgement = judge_packet(&&twin, &packet);
             let in_scope = policy.scope.addresses.is_empty()
@@ -329,9 +329,9 @@ proptest! {
             .map(|sources| Protect { sources: sources.clone(), protocol: Protocol::Any, ports: Vec::new() })
             .collect();
         let bits: Vec<u64> = (0..rules.len()).map(|at| 1 << at).collect();
-        let entries = lists::compile(&lists, &contents, &protect, &bits).unwrap();
+        let entries = lists::compile(&lists, &contents, &protect, &bits).expect("they fit");
         for address in ADDRESSES {
-            let address: IpAddr = address.parse().unwrap();
+            let address: IpAddr = address.parse().expect("an address");
             let covers = |net: &&IpNet| net.contains(&address);
             let found = entries
                 .iter()
