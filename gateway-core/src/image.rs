@@ -25,7 +25,7 @@ pub const INTERFACES: u32 = 16;
 /// Series in one counter page.
 pub const PAGE_SERIES: u32 = 4096;
 /// Counter pages of an interface.
-pub const PAGES: u32 = 64;
+pub const PAGES: u32 = 128;
 /// Slots of the maps in maps: the one in force, the one before, and those being filled.
 pub const SLOTS: u32 = 4;
 /// Changes whenever a type or a table here changes its meaning; pinned state of another number is not reused.

@@ -70,7 +70,7 @@ fn a_hundred_applies_under_load_lose_and_admit_nothing() -> Result<()> {
         &site.client,
         "eth0",
         vec![datagram("192.0.2.1", 60)],
-        Plan::rate(50_000, Duration::from_secs(60)),
+        Plan::rate(50_000, Duration::from_mins(1)),
     )?;
     std::thread::sleep(Duration::from_millis(200));
     let mut slowest = Duration::ZERO;
@@ -133,7 +133,7 @@ fn a_hundred_services_are_in_force_at_once() -> Result<()> {
     best(0.1, "idle")?;
     let load: Result<Vec<Flood>> = [0, 1]
         .map(|cpu| {
-            let plan = Plan::rate(2_000_000, Duration::from_secs(60)).on_cpu(cpu);
+            let plan = Plan::rate(2_000_000, Duration::from_mins(1)).on_cpu(cpu);
             Flood::start(&site.client, "eth0", vec![datagram("192.0.2.1", 60)], plan)
         })
         .into_iter()

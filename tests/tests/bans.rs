@@ -131,7 +131,7 @@ fn ten_thousand_from_standard_input() -> Result<()> {
     drops(&site, &weir, "10.16.39.15", true)?;
     drops(&site, &weir, "10.17.0.1", false)?;
     ensure!(
-        weir.metrics()?.sum("weir_bans", &[]) == 10_000.0,
+        weir.metrics()?.sum("weir_bans", &[]) as u64 == 10_000,
         "all are counted"
     );
     weir.cli_with_input(&["ban", "-"], "192.0.2.1\nnonsense\n192.0.2.2/33\n")?

@@ -120,8 +120,8 @@ fn jumbo_frames_are_judged_whole() -> Result<()> {
         all.pass == 10 && all.drop == 20,
         "ten frames of 8,000 bytes: {all:?}"
     );
-    let bytes = metrics.sum("weir_bytes_total", &[("service", "web")]);
-    ensure!(bytes == 240_000.0, "{bytes} bytes counted");
+    let bytes = metrics.sum("weir_bytes_total", &[("service", "web")]) as u64;
+    ensure!(bytes == 240_000, "{bytes} bytes counted");
     Ok(())
 }
 

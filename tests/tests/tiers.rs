@@ -163,8 +163,8 @@ fn bytes_count_from_the_ethernet_header() -> Result<()> {
         counts(&metrics, "web", &[]).pass,
         100,
     )?;
-    let counted = metrics.sum("weir_bytes_total", &[("service", "web")]);
-    ensure!(counted == 500_000.0, "{counted} bytes counted");
+    let counted = metrics.sum("weir_bytes_total", &[("service", "web")]) as u64;
+    ensure!(counted == 500_000, "{counted} bytes counted");
     Ok(())
 }
 

@@ -374,19 +374,16 @@ impl Builder<'_> {
         plan: &Plan,
         percent: u32,
     ) -> Result<Subject, CompileError> {
-        let mut reasons = vec![
-            Reason::Pass,
-            Reason::Protect,
-            Reason::Bypass,
-            Reason::Ban,
-            Reason::List,
-        ];
-        if self
-            .policy
-            .lists
-            .iter()
-            .any(|list| list.action == Some(ListAction::Trust))
-        {
+        // Only what can be: every series costs memory on every CPU.
+        let mut reasons = vec![Reason::Pass, Reason::Bypass, Reason::Ban];
+        let acts = |action| self.policy.lists.iter().any(|list| list.action == Some(action));
+        if !self.policy.protect.is_empty() {
+            reasons.push(Reason::Protect);
+        }
+        if subject.only != 0 || acts(ListAction::Drop) {
+            reasons.push(Reason::List);
+        }
+        if acts(ListAction::Trust) {
             reasons.push(Reason::Trust);
         }
         for (tier, limits) in plan.tiers.iter().enumerate() {

@@ -66,7 +66,8 @@ pub struct Registry {
     series: Vec<SeriesRecord>,
     #[serde(skip)]
     series_index: BTreeMap<(String, String, u8), u32>,
-    free_series: Vec<u32>,
+    /// Numbers of series that are gone: single ones, and the first of pairs.
+    free_series: [Vec<u32>; 2],
     next_series: u32,
     /// Interfaces by the number of their counters.
     pub interfaces: Vec<String>,
@@ -105,7 +106,8 @@ impl Registry {
             })
             .collect();
         self.next_bucket = self.next_bucket.max(1);
-        self.next_series = self.next_series.max(2);
+        // Number 0 means that there is no series.
+        self.next_series = self.next_series.max(1);
     }
 
     /// Every series.
@@ -324,19 +326,10 @@ impl Registry {
         if let Some(number) = self.series_index.get(&key) {
             return Ok(*number);
         }
-        let number = match self.free_series.pop() {
+        let width = width(reason);
+        let number = match self.free_series[width as usize - 1].pop() {
             Some(number) => number,
-            // Every series takes two numbers, so that a freed one serves any reason.
-            None if self.next_series + 1 < PAGES * PAGE_SERIES => {
-                self.next_series += 2;
-                self.next_series - 2
-            }
-            None => {
-                return Err(CompileError::TooMany {
-                    what: "counter series",
-                    most: PAGES * PAGE_SERIES / 2 - 1,
-                });
-            }
+            None => self.new_series(width)?,
         };
         self.series.push(SeriesRecord {
             service: key.0.clone(),
@@ -348,6 +341,24 @@ impl Registry {
         Ok(number)
     }
 
+    /// The first of `width` numbers that no series has had.
+    fn new_series(&mut self, width: u32) -> Result<u32, CompileError> {
+        let mut first = self.next_series;
+        // A pair must not straddle two pages.
+        if first % PAGE_SERIES + width > PAGE_SERIES {
+            self.free_series[0].push(first);
+            first += 1;
+        }
+        if first + width > PAGES * PAGE_SERIES {
+            return Err(CompileError::TooMany {
+                what: "counter series",
+                most: PAGES * PAGE_SERIES,
+            });
+        }
+        self.next_series = first + width;
+        Ok(first)
+    }
+
     /// Takes back the series of services and classes that are gone; returns their numbers, which must be zeroed
     /// before a later compilation gives them away.
     pub fn retire_series(&mut self, keep: impl Fn(&str, &str) -> bool) -> Vec<u32> {
@@ -356,9 +367,27 @@ impl Registry {
             .partition(|record| keep(&record.service, &record.class));
         self.series = kept;
         self.reindex();
-        let numbers: Vec<u32> = gone.iter().map(|record| record.number).collect();
-        self.free_series.extend(&numbers);
+        let mut numbers = Vec::new();
+        for record in gone {
+            let width = record.width();
+            self.free_series[width as usize - 1].push(record.number);
+            numbers.extend(record.number..record.number + width);
+        }
         numbers
+    }
+}
+
+/// How many numbers a reason's series takes: one that drops counts `would_drop` under the next.
+fn width(reason: Reason) -> u32 {
+    1 + u32::from(reason.drops())
+}
+
+impl SeriesRecord {
+    /// How many numbers it has.
+    pub fn width(&self) -> u32 {
+        Reason::ALL
+            .get(usize::from(self.reason))
+            .map_or(1, |reason| width(*reason))
     }
 }
 

@@ -62,7 +62,7 @@ impl Dataplane {
         Ok(())
     }
 
-    /// Zeroes series (both numbers of each) on every interface.
+    /// Zeroes series on every interface.
     pub(super) fn clear_series(&self, numbers: &[u32]) -> Result<(), KernelError> {
         if numbers.is_empty() {
             return Ok(());
@@ -76,9 +76,8 @@ impl Dataplane {
                 }
                 let map = Map::open(&path).map_err(failed)?;
                 for number in numbers.iter().filter(|number| **number / PAGE_SERIES == page) {
-                    for at in [number % PAGE_SERIES, number % PAGE_SERIES + 1] {
-                        map.clear_per_cpu::<[u64; 2]>(at, self.cpus).map_err(failed)?;
-                    }
+                    map.clear_per_cpu::<[u64; 2]>(number % PAGE_SERIES, self.cpus)
+                        .map_err(failed)?;
                 }
             }
         }
@@ -90,8 +89,9 @@ impl Dataplane {
         let registry = &self.state.registry;
         let mut owners: Vec<Option<usize>> = vec![None; registry.series_end() as usize + 2];
         for (at, record) in registry.series().iter().enumerate() {
-            owners[record.number as usize] = Some(at);
-            owners[record.number as usize + 1] = Some(at);
+            for number in record.number..record.number + record.width() {
+                owners[number as usize] = Some(at);
+            }
         }
         let mut found = Vec::new();
         for (number, interface) in registry.interfaces.iter().enumerate() {
