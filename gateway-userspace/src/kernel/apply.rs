@@ -159,6 +159,7 @@ impl Dataplane {
         let gone = std::mem::take(&mut image.gone);
         self.drop_bans_of(&gone)?;
         self.clear_series(&cleared)?;
+        super::trim();
         Ok(Applied {
             services: policy.services.len(),
             prefixes: image.lists.len(),

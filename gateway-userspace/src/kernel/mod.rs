@@ -397,8 +397,8 @@ fn random() -> std::io::Result<u64> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
-/// Gives memory that aya needed for loading back to the system: it reads the kernel's type information (some 20 MB)
-/// even where it is not used.
+/// Gives memory that was needed for a moment back to the system: aya reads the kernel's type information (some 20 MB) even
+/// where it is not used, and a policy of thousands of services is tens of megabytes while it is compiled.
 fn trim() {
     // SAFETY: takes a number; touches only the allocator's own free memory.
     #[cfg(target_env = "gnu")]
