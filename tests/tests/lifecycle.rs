@@ -140,7 +140,7 @@ fn the_applied_policy_stays_until_the_file_changes() -> Result<()> {
 }
 
 #[test]
-fn a_larger_table_replaces_the_old_one_and_says_what_is_lost() -> Result<()> {
+fn another_table_replaces_the_old_one_and_says_what_is_lost() -> Result<()> {
     let site = Site::new()?;
     let mut weir = site.weir(POLICY)?;
     weir.stop_with(Signal::SIGTERM)?;

@@ -20,7 +20,7 @@ use crate::{
 /// The longest that the upkeep sleeps: kernel time and the event loop's may drift apart over a suspended machine.
 const LONGEST_SLEEP: Duration = Duration::from_mins(1);
 
-/// How long after a change it is saved, together with those that came meanwhile.
+/// How long the upkeep waits after a change before it looks at what is due, so that a thousand changes wake it once.
 const SETTLE: Duration = Duration::from_millis(250);
 
 /// A handle to the engine. Kernel work may take a while, so it runs off the event loop; one at a time.
@@ -32,6 +32,8 @@ pub struct Handle {
 #[derive(Debug)]
 struct Shared {
     engine: Mutex<Engine>,
+    /// Held from taking what is unsaved to its being on disk, so that an older state is never written over a newer one.
+    saving: tokio::sync::Mutex<()>,
     changed: Notify,
 }
 
@@ -41,6 +43,7 @@ impl Handle {
         Self {
             shared: Arc::new(Shared {
                 engine: Mutex::new(engine),
+                saving: tokio::sync::Mutex::new(()),
                 changed: Notify::new(),
             }),
         }
@@ -56,13 +59,18 @@ impl Handle {
         off_loop(move || work(&mut shared.engine.lock().unwrap_or_else(PoisonError::into_inner))).await?
     }
 
-    /// Changes something: the upkeep looks again at what is due.
+    /// Changes something. It is answered when it is on disk: a ban or a list entry that was acknowledged survives a
+    /// controller that is killed. What changes while a write goes on is saved together by the next one. A write that
+    /// fails does not fail the change, which is in force; `status` says so. The upkeep looks again at what is due.
     pub async fn change<T, F>(&self, work: F) -> Result<T, Failure>
     where
         T: Send + 'static,
         F: FnOnce(&mut Engine) -> Result<T, Failure> + Send + 'static,
     {
         let result = self.call(work).await;
+        let handle = self.clone();
+        // A task of its own: a client that hangs up cancels the request, which must not cancel half a save.
+        let _ = tokio::spawn(async move { handle.save().await }).await;
         self.shared.changed.notify_one();
         result
     }
@@ -101,7 +109,7 @@ impl Handle {
             tokio::select! {
                 () = tokio::time::sleep(sleep) => {}
                 () = self.shared.changed.notified() => {
-                    // Something may be due sooner now. The pause lets a thousand changes be saved as one.
+                    // Something may be due sooner now.
                     tokio::time::sleep(SETTLE).await;
                 }
                 _ = stop.changed() => return,
@@ -112,6 +120,7 @@ impl Handle {
 
     /// Saves what is not saved yet.
     pub async fn save(&self) {
+        let _one_at_a_time = self.shared.saving.lock().await;
         let Ok(Some(pending)) = self.call(|engine| Ok(engine.take_unsaved())).await else {
             return;
         };
