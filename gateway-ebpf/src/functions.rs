@@ -7,7 +7,7 @@ use gateway_core::{
     bucket::spec::Spec,
     classify,
     image::{PROTECT_RULES, half},
-    judge,
+    judge, limit,
     line::{self, Block, Charge},
 };
 
@@ -73,7 +73,7 @@ pub(crate) extern "C" fn weir_strike(
     line::strike_once(&MapLine::new(element), block, hash, now_ns) as u32
 }
 
-/// [`judge::shared_once`]; the number of a [`Charge`].
+/// [`limit::shared_once`]; the number of a [`Charge`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn weir_shared(
@@ -89,7 +89,7 @@ pub(crate) extern "C" fn weir_shared(
     if element.is_null() {
         return Charge::Refused as u32;
     }
-    judge::shared_once(&MapShared::new(element), &MapVersions, spec, now_ns, amount) as u32
+    limit::shared_once(&MapShared::new(element), &MapVersions, spec, now_ns, amount) as u32
 }
 
 /// [`judge::protected`]; not 0 if it is.

@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod names;
 pub mod netns;
 pub mod pcap;
+pub mod rows;
 pub mod sender;
 pub mod shoppers;
 pub mod site;
