@@ -2,6 +2,7 @@
 //! host's twin, which must agree.
 
 #![allow(
+    clippy::missing_panics_doc,
     clippy::unwrap_used,
     reason = "this is the body of tests, which fail where they should"
 )]
