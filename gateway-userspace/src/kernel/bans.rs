@@ -219,13 +219,21 @@ impl Dataplane {
         }
     }
 
-    /// Every ban entry in the kernel (effective expiries).
+    /// Every ban entry in the kernel (effective expiries), but those of services that nobody knows any more.
     pub fn bans(&self) -> Result<Vec<BanEntry>, KernelError> {
-        let entry = |((service, net), until_ns): (&(u32, IpNet), &u64)| BanEntry {
-            prefix: *net,
-            service: self.state.registry.service_name(*service).map(str::to_owned),
-            until_ns: *until_ns,
-        };
-        Ok(self.bans.entries.iter().map(entry).collect())
+        let mut entries = Vec::with_capacity(self.bans.entries.len());
+        for ((number, prefix), until_ns) in &self.bans.entries {
+            let service = match (*number, self.state.registry.service_name(*number)) {
+                (0, _) => None,
+                (_, Some(name)) => Some(name.to_owned()),
+                (_, None) => continue,
+            };
+            entries.push(BanEntry {
+                prefix: *prefix,
+                service,
+                until_ns: *until_ns,
+            });
+        }
+        Ok(entries)
     }
 }
