@@ -35,9 +35,11 @@ pub enum Domain {
     Source = 0x736f_7572_6365_0000,
     /// A network of sources.
     Network = 0x6e65_7477_6f72_0000,
+    /// A TCP connection.
+    Connection = 0x636f_6e6e_6563_0000,
 }
 
-/// Hashes a masked address. `family` is 4 or 6.
+/// Hashes a masked address. `family` is 4 or 6 (or, where a hash is made of several, the one before).
 #[inline(always)]
 pub fn hash(key: &Key, domain: Domain, family: u64, address: &Address) -> u64 {
     let high = u64::from(address[0]) | u64::from(address[1]) << 32;
@@ -49,6 +51,14 @@ pub fn hash(key: &Key, domain: Domain, family: u64, address: &Address) -> u64 {
     state ^= state >> 29;
     state = state.wrapping_mul(key.multiply[0]);
     state ^ (state >> 32)
+}
+
+/// Hashes a TCP connection as its client names it, and a number of its own.
+#[inline(always)]
+pub fn connection(key: &Key, client: (&Address, u16), server: (&Address, u16), number: u32) -> u64 {
+    let ports = u64::from(client.1) << 16 | u64::from(server.1);
+    let first = hash(key, Domain::Connection, ports | u64::from(number) << 32, client.0);
+    hash(key, Domain::Connection, first, server.0)
 }
 
 /// The line that a hash falls into: its high half, scaled to the number of lines without a division.

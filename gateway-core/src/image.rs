@@ -29,7 +29,7 @@ pub const PAGES: u32 = 128;
 /// Slots of the maps in maps: the one in force, the one before, and those being filled.
 pub const SLOTS: u32 = 4;
 /// Changes whenever a type or a table here changes its meaning; pinned state of another number is not reused.
-pub const ABI: u64 = 1;
+pub const ABI: u64 = 2;
 
 /// The words of the control table.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -45,6 +45,11 @@ pub enum Control {
     Abi = 3,
     /// Not zero once a policy is in force.
     Ready = 4,
+    /// From when on the node is judged as in global monitor mode, on the kernel's clock: the controller moves it on while it
+    /// lives. 0: never.
+    OpenAt = 5,
+    /// The cookie of the network namespace whose connections prove their peers; 0: any.
+    Namespace = 6,
     /// First of the four words that the hash key of the source table was drawn from.
     Key = 8,
 }
@@ -112,6 +117,10 @@ pub mod flags {
     pub const BYPASS_ALL: u32 = 1 << 10;
     /// Some service limits something.
     pub const LIMITS: u32 = 1 << 11;
+    /// Some service keeps state by source, so proofs of sources matter.
+    pub const PROOFS: u32 = 1 << 12;
+    /// Some service has a reserve or blocks, so the path looks for answers to offers.
+    pub const OFFERS: u32 = 1 << 13;
 }
 
 /// Tiers of buckets, in the order of judgement.
@@ -153,11 +162,55 @@ pub struct Subject {
     pub network_v6: Address,
     /// The block.
     pub block: Block,
+    /// How deep each kind of the total may be charged by strangers, and by those of them who ask again, in the bucket's
+    /// units; proven sources charge down to its depth.
+    pub open: [Open; KINDS],
     /// The buckets, by tier and kind.
     pub buckets: [[Spec; KINDS]; TIERS],
     /// The series of each reason: 0 is none; reasons that drop have two in a row, `drop` and `would_drop`.
     pub series: [u32; SERIES],
 }
+
+/// How deep a bucket may be charged by sources that have no proof.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct Open {
+    /// By strangers.
+    pub stranger: u64,
+    /// By strangers who ask again for a connection that they were refused: all but the reserve.
+    pub retry: u64,
+}
+
+/// Something that happened in the packet path and is worth an event of its own.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct Notice {
+    /// When, on the kernel's clock.
+    pub at_ns: u64,
+    /// Until when it lasts.
+    pub until_ns: u64,
+    /// The number of the service, as in [`Subject::service`].
+    pub service: u32,
+    /// One of [`notice`].
+    pub kind: u32,
+    /// The source, under the policy's mask.
+    pub source: Address,
+    /// 1 if it is an IPv6 source.
+    pub v6: u32,
+    /// The number of the interface.
+    pub interface: u32,
+}
+
+/// Values of [`Notice::kind`].
+pub mod notice {
+    /// A block of all that a source sends began.
+    pub const BLOCKED: u32 = 1;
+    /// A block of a source's new connections began.
+    pub const BLOCKED_CONNECTIONS: u32 = 2;
+}
+
+/// Bytes of the ring that carries [`Notice`]s.
+pub const NOTICES: u32 = 256 * 1024;
 
 /// Bits of [`Subject::flags`].
 pub mod subject_flags {
@@ -171,6 +224,8 @@ pub mod subject_flags {
     pub const CLASSES: u32 = 1 << 6;
     /// It is the default: no service.
     pub const DEFAULT: u32 = 1 << 7;
+    /// Its total has a reserve.
+    pub const RESERVE: u32 = 1 << 8;
 }
 
 /// What the list tries say about a source: of the longest prefix that covers it.

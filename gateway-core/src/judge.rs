@@ -11,12 +11,14 @@ use crate::{
     frame::Frame,
     hash::Key,
     image::{
-        DestinationEntry, Generation, ListEntry, ProtectRule, Subject, flags, list_flags, subject_flags,
+        self, DestinationEntry, Generation, ListEntry, Notice, ProtectRule, Subject, flags, list_flags,
+        subject_flags,
     },
     limit::{self, limit},
-    line::{self, Block, Charge, Line, Strike, Versions},
+    line::{self, Amount, Block, Blocked, Charge, Line, Strike, Versions},
     packet::{Address, Fragment, Malformed, Network, Packet, UNTAGGED},
     parse::parse,
+    proof::{self, Standing},
     verdict::{Reason, Verdict},
     wire::{ethernet, icmp, ipv4, ipv6},
 };
@@ -30,7 +32,7 @@ pub trait Shared {
 }
 
 /// Where tables, time and keys come from. One value of it serves one packet and one generation.
-pub trait Environment: classify::Tables + Versions {
+pub trait Environment: classify::Tables + Versions + proof::Tables {
     /// A line of the source table.
     type Line: Line;
     /// A shared cell.
@@ -41,7 +43,7 @@ pub trait Environment: classify::Tables + Versions {
     /// Nanoseconds that never run backwards by more than a second between CPUs.
     fn now_ns(&self) -> u64;
     /// The hash key of the source table.
-    fn key(&self) -> &Key;
+    fn key(&self) -> Key;
     /// The line of a hash.
     fn line(&self, hash: u64) -> Option<Self::Line>;
     /// The shared cell of a bucket.
@@ -62,37 +64,71 @@ pub trait Environment: classify::Tables + Versions {
     fn answers_socket(&self, packet: &Packet) -> bool;
     /// Counts an event that has no packet counter of its own.
     fn note(&self, event: Event);
+    /// Tells of a block that has just begun: of all that a source sends (`whole`), or of its new connections.
+    fn announce(&self, packet: &Packet, subject: &Subject, whole: bool);
+
+    /// Whether the whole node only watches.
+    #[inline(always)]
+    fn watched(&self) -> bool {
+        self.generation().flags & flags::MONITOR != 0
+    }
 
     /// [`line::tidy`]; the kernel half puts these behind functions that its verifier checks one by one.
     #[inline(always)]
     fn tidy(&self, line: &Self::Line) {
         line::tidy(line, self.now_ns());
     }
-    /// [`line::charge_once`].
+    /// [`line::charge`].
     #[inline(always)]
-    fn charge_once(&self, line: &Self::Line, spec: &Spec, hash: u64, amount: u32) -> Charge
+    fn charge(&self, line: &Self::Line, spec: &Spec, hash: u64, amount: Amount) -> Charge
     where
         Self: Sized,
     {
-        line::charge_once(line, self, spec, hash, self.now_ns(), amount)
+        line::charge(|| line::charge_once(line, self, spec, hash, self.now_ns(), amount))
     }
     /// [`line::blocked`].
     #[inline(always)]
-    fn blocked(&self, line: &Self::Line, block: &Block, hash: u64) -> bool {
+    fn blocked(&self, line: &Self::Line, block: &Block, hash: u64) -> Blocked {
         line::blocked(line, block.id, hash, self.now_ns())
     }
-    /// [`line::strike_once`].
+    /// [`line::strike`].
     #[inline(always)]
-    fn strike_once(&self, line: &Self::Line, block: &Block, hash: u64) -> Strike {
-        line::strike_once(line, block, hash, self.now_ns())
+    fn strike(&self, line: &Self::Line, block: &Block, hash: u64, proven: bool) -> Strike {
+        line::strike(|| line::strike_once(line, block, hash, self.now_ns(), proven))
     }
-    /// [`limit::shared_once`].
+    /// [`limit::charge_shared`].
     #[inline(always)]
-    fn shared_once(&self, cell: &Self::Shared, spec: &Spec, amount: u32) -> Charge
+    fn charge_shared(&self, cell: &Self::Shared, spec: &Spec, amount: u32, open: u64) -> Charge
     where
         Self: Sized,
     {
-        limit::shared_once(cell, self, spec, self.now_ns(), amount)
+        limit::charge_shared(|| limit::shared_once(cell, self, spec, self.now_ns(), amount, open))
+    }
+    /// [`proof::standing`] of a packet's source.
+    #[inline(always)]
+    fn standing(&self, packet: &Packet) -> Standing
+    where
+        Self: Sized,
+    {
+        let hash = limit::hash_of(&self.key(), self.generation(), packet);
+        proof::standing(self, &self.key(), self.now_ns(), packet, hash)
+    }
+    /// [`proof::answer`] for a packet's source.
+    #[inline(always)]
+    fn answer(&self, packet: &Packet) -> bool
+    where
+        Self: Sized,
+    {
+        let hash = limit::hash_of(&self.key(), self.generation(), packet);
+        proof::answer(self, &self.key(), self.now_ns(), packet, hash)
+    }
+    /// [`proof::remember`].
+    #[inline(always)]
+    fn remember(&self, packet: &Packet)
+    where
+        Self: Sized,
+    {
+        proof::remember(self, &self.key(), self.now_ns(), packet);
     }
     /// [`protected`].
     #[inline(always)]
@@ -116,10 +152,12 @@ pub enum Event {
     Uncounted = 2,
     /// A block started.
     Blocked = 3,
+    /// A notice did not fit the ring.
+    Unnoticed = 4,
 }
 
 /// How many kinds of [`Event`] there are.
-pub const EVENTS: u32 = 4;
+pub const EVENTS: u32 = 5;
 
 /// What was decided.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -162,7 +200,7 @@ pub fn judge_malformed<E: Environment>(environment: &E, _malformed: Malformed) -
         Reason::Malformed
     };
     Judgement {
-        verdict: verdict(reason, generation.flags & flags::MONITOR != 0),
+        verdict: verdict(reason, environment.watched()),
         reason,
         subject: 0,
     }
@@ -172,7 +210,7 @@ pub fn judge_malformed<E: Environment>(environment: &E, _malformed: Malformed) -
 #[inline(always)]
 pub fn judge_packet<E: Environment>(environment: &E, packet: &Packet) -> Judgement {
     let generation = environment.generation();
-    let watched = generation.flags & flags::MONITOR != 0;
+    let watched = environment.watched();
     let v6 = matches!(packet.network, Network::V6);
     let ip = !matches!(packet.network, Network::Other(_));
 
@@ -379,6 +417,31 @@ fn essential(packet: &Packet) -> bool {
             ipv4::UDP => matches!(packet.destination_port, 546 | 547),
             _ => false,
         },
+    }
+}
+
+/// The notice of a block that has just begun.
+#[inline(always)]
+pub fn notice(
+    generation: &Generation,
+    packet: &Packet,
+    subject: &Subject,
+    now_ns: u64,
+    whole: bool,
+) -> Notice {
+    let v6 = matches!(packet.network, Network::V6);
+    Notice {
+        at_ns: now_ns,
+        until_ns: now_ns + subject.block.for_ns,
+        service: subject.service,
+        kind: if whole {
+            image::notice::BLOCKED
+        } else {
+            image::notice::BLOCKED_CONNECTIONS
+        },
+        source: limit::masked(v6, &packet.source, generation.source_v4, &generation.source_v6),
+        v6: u32::from(v6),
+        interface: 0,
     }
 }
 

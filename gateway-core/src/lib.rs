@@ -17,5 +17,6 @@ pub mod limit;
 pub mod line;
 pub mod packet;
 pub mod parse;
+pub mod proof;
 pub mod verdict;
 pub mod wire;

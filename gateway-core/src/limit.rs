@@ -2,13 +2,40 @@
 
 use crate::{
     bucket::{cell, gcra, spec::Spec},
-    hash::{self, Domain},
+    hash::{self, Domain, Key},
     image::{Generation, KINDS, Subject, flags, list_flags, subject_flags},
     judge::{Environment, Event, Judgement, Shared, verdict},
-    line::{Block, Charge, Strike, TRIES, Versions},
-    packet::{Address, Packet},
+    line::{Amount, Blocked, Charge, Strike, TRIES, Versions},
+    packet::{Address, Network, Packet},
+    proof::{self, Standing},
     verdict::Reason,
 };
+
+/// Who sends a packet. What it has shown for itself is looked up only where it matters, and once.
+struct Sender<'a> {
+    packet: &'a Packet,
+    standing: Option<Standing>,
+}
+
+impl Sender<'_> {
+    #[inline(always)]
+    fn standing<E: Environment>(&mut self, environment: &E) -> Standing {
+        if let Some(known) = self.standing {
+            return known;
+        }
+        let found = environment.standing(self.packet);
+        self.standing = Some(found);
+        found
+    }
+
+    /// A SYN that was refused is remembered, so that it counts when it comes again.
+    #[inline(always)]
+    fn refused<E: Environment>(&self, environment: &E) {
+        if self.packet.connection && !matches!(self.standing, Some(Standing::Proven)) {
+            environment.remember(self.packet);
+        }
+    }
+}
 
 /// Judges a packet to a service by its blocks and buckets.
 #[inline(always)]
@@ -22,51 +49,66 @@ pub fn limit<E: Environment>(
     subject: &Subject,
 ) -> Judgement {
     let trusted = listed & list_flags::TRUST != 0;
-    let mut watch = (generation.flags | subject.flags) & flags::MONITOR != 0;
+    let mut watch = environment.watched() || subject.flags & subject_flags::MONITOR != 0;
     let family = if v6 { 6 } else { 4 };
     let by_source = subject.flags & (subject_flags::TIER | subject_flags::BLOCK) != 0
         && !trusted
         && listed & list_flags::PROXY == 0;
     let mut reason = if trusted { Reason::Trust } else { Reason::Pass };
+    let mut sender = Sender {
+        packet,
+        standing: if trusted { Some(Standing::Proven) } else { None },
+    };
+    if generation.flags & flags::OFFERS != 0
+        && subject.flags & (subject_flags::RESERVE | subject_flags::BLOCK) != 0
+        && proof::may_answer(packet)
+        && environment.answer(packet)
+    {
+        sender.standing = Some(Standing::Proven);
+    }
 
     'judged: {
         if by_source || subject.enforce_share != u32::MAX {
-            let source = masked(v6, &packet.source, generation.source_v4, &generation.source_v6);
-            let hash = hash::hash(environment.key(), Domain::Source, family, &source);
+            let hash = hash_of(&environment.key(), generation, packet);
             watch |= subject.enforce_share != u32::MAX && hash::share(hash) >= subject.enforce_share;
-            if by_source && let Some(refused) = by_own_buckets(environment, packet, subject, hash, watch) {
+            if by_source && let Some(refused) = by_own_buckets(environment, &mut sender, subject, hash, watch)
+            {
                 reason = refused;
                 break 'judged;
             }
         }
         if subject.flags & subject_flags::TIER << 1 != 0 && !trusted {
             let network = masked(v6, &packet.source, subject.network_v4, &subject.network_v6);
-            let hash = hash::hash(environment.key(), Domain::Network, family, &network);
+            let hash = hash::hash(&environment.key(), Domain::Network, family, &network);
             if let Some(line) = environment.line(hash) {
                 environment.tidy(&line);
                 for kind in 0..KINDS {
-                    if !charged(
-                        environment,
-                        &line,
-                        &subject.buckets[1][kind],
-                        hash,
-                        amount(packet, kind),
-                    ) {
+                    let spec = &subject.buckets[1][kind];
+                    if !charged(environment, &line, spec, hash, amount(packet, kind), &mut sender) {
                         reason = Reason::of_bucket(1, kind);
                         break 'judged;
                     }
                 }
             }
         }
-        if subject.flags & (subject_flags::TIER << 2 | subject_flags::TIER << 3) != 0 {
-            for tier in 2..4 {
-                for kind in 0..KINDS {
-                    let spec = &subject.buckets[tier][kind];
-                    let amount = amount(packet, kind);
-                    if spec.exists() && amount != 0 && !admits_shared(environment, spec, amount) {
-                        reason = Reason::of_bucket(tier, kind);
-                        break 'judged;
-                    }
+        if subject.flags & subject_flags::TIER << 2 != 0 {
+            for kind in 0..KINDS {
+                let spec = &subject.buckets[2][kind];
+                let amount = amount(packet, kind);
+                if spec.exists()
+                    && amount != 0
+                    && !matches!(by_shared(environment, spec, amount, spec.depth), Charge::Admitted)
+                {
+                    reason = Reason::of_bucket(2, kind);
+                    break 'judged;
+                }
+            }
+        }
+        if subject.flags & subject_flags::TIER << 3 != 0 {
+            for kind in 0..KINDS {
+                if let Some(refused) = by_total(environment, &mut sender, subject, kind) {
+                    reason = refused;
+                    break 'judged;
                 }
             }
         }
@@ -76,6 +118,24 @@ pub fn limit<E: Environment>(
         reason,
         subject: number,
     }
+}
+
+/// The hash of a packet's source, as the policy masks sources.
+#[inline(always)]
+pub fn hash_of(key: &Key, generation: &Generation, packet: &Packet) -> u64 {
+    hash_of_address(
+        key,
+        generation,
+        matches!(packet.network, Network::V6),
+        &packet.source,
+    )
+}
+
+/// The hash of the source that an address belongs to.
+#[inline(always)]
+pub fn hash_of_address(key: &Key, generation: &Generation, v6: bool, address: &Address) -> u64 {
+    let source = masked(v6, address, generation.source_v4, &generation.source_v6);
+    hash::hash(key, Domain::Source, if v6 { 6 } else { 4 }, &source)
 }
 
 /// How much of a kind a packet is: nothing of connections, if it asks for none.
@@ -90,7 +150,7 @@ const fn amount(packet: &Packet, kind: usize) -> u32 {
 
 /// An address under the mask of its family.
 #[inline(always)]
-fn masked(v6: bool, address: &Address, v4_mask: u32, v6_mask: &Address) -> Address {
+pub(crate) fn masked(v6: bool, address: &Address, v4_mask: u32, v6_mask: &Address) -> Address {
     if v6 {
         [
             address[0] & v6_mask[0],
@@ -107,27 +167,27 @@ fn masked(v6: bool, address: &Address, v4_mask: u32, v6_mask: &Address) -> Addre
 #[inline(always)]
 fn by_own_buckets<E: Environment>(
     environment: &E,
-    packet: &Packet,
+    sender: &mut Sender<'_>,
     subject: &Subject,
     hash: u64,
     watch: bool,
 ) -> Option<Reason> {
+    let packet = sender.packet;
     let line = environment.line(hash)?;
     environment.tidy(&line);
     let blocking = subject.flags & subject_flags::BLOCK != 0;
-    if blocking && environment.blocked(&line, &subject.block, hash) {
-        return Some(Reason::Block);
+    if blocking {
+        match environment.blocked(&line, &subject.block, hash) {
+            Blocked::Whole => return Some(Reason::Block),
+            Blocked::Connections if packet.connection => return Some(Reason::Block),
+            _ => {}
+        }
     }
     for kind in 0..KINDS {
-        if !charged(
-            environment,
-            &line,
-            &subject.buckets[0][kind],
-            hash,
-            amount(packet, kind),
-        ) {
+        let spec = &subject.buckets[0][kind];
+        if !charged(environment, &line, spec, hash, amount(packet, kind), sender) {
             if blocking && !watch {
-                strike(environment, &line, &subject.block, hash);
+                strike(environment, &line, subject, hash, sender);
             }
             return Some(Reason::of_bucket(0, kind));
         }
@@ -137,55 +197,142 @@ fn by_own_buckets<E: Environment>(
 
 /// Charges a bucket of a source or network, or its overflow bucket; whether it admits.
 #[inline(always)]
-fn charged<E: Environment>(environment: &E, line: &E::Line, spec: &Spec, hash: u64, amount: u32) -> bool {
+fn charged<E: Environment>(
+    environment: &E,
+    line: &E::Line,
+    spec: &Spec,
+    hash: u64,
+    amount: u32,
+    sender: &mut Sender<'_>,
+) -> bool {
     if !spec.exists() || amount == 0 {
         return true;
     }
-    for _ in 0..TRIES {
-        match environment.charge_once(line, spec, hash, amount) {
-            Charge::Admitted => return true,
-            Charge::Refused => return false,
-            Charge::Full => {
-                environment.note(Event::Overflow);
-                return admits_shared(environment, spec, amount);
-            }
-            Charge::Lost => {}
-        }
+    let known = matches!(sender.standing, Some(Standing::Proven));
+    let mut result = environment.charge(line, spec, hash, Amount::new(amount, known));
+    // The cells that are for everybody are taken. Now it matters whether there are others for this source.
+    if matches!(result, Charge::Full) && !known && matches!(sender.standing(environment), Standing::Proven) {
+        result = environment.charge(line, spec, hash, Amount::new(amount, true));
     }
-    environment.note(Event::LostRace);
-    false
-}
-
-/// Counts a drop of a source towards its block. A count that loses every race is lost: it delays a block by a packet.
-#[inline(always)]
-fn strike<E: Environment>(environment: &E, line: &E::Line, block: &Block, hash: u64) {
-    for _ in 0..TRIES {
-        match environment.strike_once(line, block, hash) {
-            Strike::Counted => return,
-            Strike::Started => return environment.note(Event::Blocked),
-            Strike::Lost => {}
+    match result {
+        Charge::Admitted => true,
+        Charge::Refused | Charge::Reserved => false,
+        Charge::Full => overflow(environment, spec, amount, sender),
+        Charge::Lost => {
+            environment.note(Event::LostRace);
+            false
         }
     }
 }
 
-/// Charges a shared cell; whether it admits. Everybody fights for it, so it is tried twice as often as a source's own.
+/// Judges by the overflow bucket. Half of it is for those who have shown something for themselves: a flood that fills
+/// lines would use up all of it.
 #[inline(always)]
-fn admits_shared<E: Environment>(environment: &E, spec: &Spec, amount: u32) -> bool {
-    let Some(cell) = environment.shared(spec.id) else {
-        return false;
+fn overflow<E: Environment>(environment: &E, spec: &Spec, amount: u32, sender: &mut Sender<'_>) -> bool {
+    environment.note(Event::Overflow);
+    let open = if matches!(sender.standing(environment), Standing::Stranger) {
+        let (half, least) = (spec.depth >> 1, spec.charge(amount));
+        if half > least { half } else { least }
+    } else {
+        spec.depth
     };
-    for _ in 0..TRIES * 2 {
-        match environment.shared_once(&cell, spec, amount) {
-            Charge::Admitted => return true,
-            Charge::Refused | Charge::Full => return false,
-            Charge::Lost => {}
-        }
+    if matches!(by_shared(environment, spec, amount, open), Charge::Admitted) {
+        return true;
     }
-    environment.note(Event::LostRace);
+    sender.refused(environment);
     false
 }
 
-/// Tries once to charge a shared cell.
+/// Charges a kind of the service's total; the reason if it refuses. Without contention nobody's standing matters, and none
+/// is looked up.
+#[inline(always)]
+fn by_total<E: Environment>(
+    environment: &E,
+    sender: &mut Sender<'_>,
+    subject: &Subject,
+    kind: usize,
+) -> Option<Reason> {
+    let spec = &subject.buckets[3][kind];
+    let amount = amount(sender.packet, kind);
+    if !spec.exists() || amount == 0 {
+        return None;
+    }
+    let reserve = subject.flags & subject_flags::RESERVE != 0;
+    let open = |standing| match standing {
+        Standing::Stranger if reserve => subject.open[kind].stranger,
+        Standing::Retry if reserve => subject.open[kind].retry,
+        _ => spec.depth,
+    };
+    let known = sender.standing.is_some();
+    let assumed = match sender.standing {
+        Some(standing) => standing,
+        None => Standing::Stranger,
+    };
+    let mut result = by_shared(environment, spec, amount, open(assumed));
+    if matches!(result, Charge::Reserved) && !known {
+        let standing = sender.standing(environment);
+        if !matches!(standing, Standing::Stranger) {
+            result = by_shared(environment, spec, amount, open(standing));
+        }
+    }
+    match result {
+        Charge::Admitted => return None,
+        _ if reserve => sender.refused(environment),
+        _ => {}
+    }
+    Some(if matches!(result, Charge::Reserved) {
+        Reason::of_reserve(kind)
+    } else {
+        Reason::of_bucket(3, kind)
+    })
+}
+
+/// Counts a drop of a source towards its block.
+#[inline(always)]
+fn strike<E: Environment>(
+    environment: &E,
+    line: &E::Line,
+    subject: &Subject,
+    hash: u64,
+    sender: &mut Sender<'_>,
+) {
+    let proven = matches!(sender.standing(environment), Standing::Proven);
+    if matches!(
+        environment.strike(line, &subject.block, hash, proven),
+        Strike::Started
+    ) {
+        environment.note(Event::Blocked);
+        environment.announce(sender.packet, subject, proven);
+    }
+}
+
+/// Charges the shared cell of a bucket so far that its debt stays within `open`.
+#[inline(always)]
+fn by_shared<E: Environment>(environment: &E, spec: &Spec, amount: u32, open: u64) -> Charge {
+    let Some(cell) = environment.shared(spec.id) else {
+        return Charge::Refused;
+    };
+    let charge = environment.charge_shared(&cell, spec, amount, open);
+    if matches!(charge, Charge::Lost) {
+        environment.note(Event::LostRace);
+    }
+    charge
+}
+
+/// Tries to charge a shared cell until it does not lose its race. Everybody fights for it, so it is tried twice as often as
+/// a source's own.
+#[inline(always)]
+pub fn charge_shared(once: impl Fn() -> Charge) -> Charge {
+    for _ in 0..TRIES * 2 {
+        let charge = once();
+        if !matches!(charge, Charge::Lost) {
+            return charge;
+        }
+    }
+    Charge::Lost
+}
+
+/// Tries once to charge a shared cell, so far that its debt stays within `open`, which is at most the depth.
 #[inline(always)]
 pub fn shared_once<S: Shared, V: Versions>(
     shared: &S,
@@ -193,6 +340,7 @@ pub fn shared_once<S: Shared, V: Versions>(
     spec: &Spec,
     now_ns: u64,
     amount: u32,
+    open: u64,
 ) -> Charge {
     let now = spec.clock(now_ns);
     let held = shared.get();
@@ -207,11 +355,17 @@ pub fn shared_once<S: Shared, V: Versions>(
     } else {
         0
     };
-    let (time, charge) = match gcra::admit(debt, cell::SHARED_MASK, now, spec.charge(amount), spec.depth) {
+    let cost = spec.charge(amount);
+    let refusal = if debt + cost > spec.depth {
+        Charge::Refused
+    } else {
+        Charge::Reserved
+    };
+    let (time, charge) = match gcra::admit(debt, cell::SHARED_MASK, now, cost, open) {
         Some(time) => (time, Charge::Admitted),
         // The debt goes on at this spec's rate.
-        None if version != spec.version => (now.wrapping_add(debt) & cell::SHARED_MASK, Charge::Refused),
-        None => return Charge::Refused,
+        None if version != spec.version => (now.wrapping_add(debt) & cell::SHARED_MASK, refusal),
+        None => return refusal,
     };
     if shared.swap(held, u64::from(spec.version) << 62 | time) {
         charge

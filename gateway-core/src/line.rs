@@ -4,7 +4,7 @@
 //! its stale cells ([`crate::bucket::cell`] says why that is enough). A source's buckets and its block are cells of the line
 //! that its hash names, found by tag; a bucket that is full needs no cell. A cell in debt is never given to somebody else:
 //! a newcomer takes a free one, then a drop count, then a block, and if there is none it is judged by the
-//! overflow bucket.
+//! overflow bucket. The last two cells of a line are kept for proven sources.
 
 use crate::bucket::{
     cell::{self, Use},
@@ -14,6 +14,8 @@ use crate::bucket::{
 
 /// Words in a line: the stamp and the cells.
 pub const WORDS: usize = 8;
+/// From this word on, cells are kept for sources that have proven themselves ([`crate::proof`]): what others send cannot fill them.
+pub const KEPT: usize = 6;
 /// How often a lost compare-and-swap is tried again before the packet is refused.
 pub const TRIES: usize = 8;
 /// A tick, as a shift of nanoseconds.
@@ -25,6 +27,43 @@ pub trait Line {
     fn get(&self, at: usize) -> u64;
     /// Replaces a word if it is `old`; whether it did.
     fn swap(&self, at: usize, old: u64, new: u64) -> bool;
+}
+
+/// How much is charged, and whether its source has proven itself: a function of the kernel half has no room for a sixth argument.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(transparent)]
+pub struct Amount(u32);
+
+impl Amount {
+    const PROVEN: u32 = 1 << 31;
+
+    /// Packets, connections or bytes (frames are far below 2³¹ bytes).
+    #[inline(always)]
+    pub const fn new(number: u32, proven: bool) -> Self {
+        Self(number & !Self::PROVEN | (proven as u32) << 31)
+    }
+
+    /// From [`Self::bits`].
+    #[inline(always)]
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    /// Both in one number.
+    #[inline(always)]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    #[inline(always)]
+    const fn number(self) -> u32 {
+        self.0 & !Self::PROVEN
+    }
+
+    #[inline(always)]
+    const fn proven(self) -> bool {
+        self.0 & Self::PROVEN != 0
+    }
 }
 
 /// What charging a bucket came to.
@@ -39,6 +78,8 @@ pub enum Charge {
     Full = 2,
     /// Every try lost its race: refused.
     Lost = 3,
+    /// Refused, and not charged; a source of higher standing would have been admitted.
+    Reserved = 4,
 }
 
 impl Charge {
@@ -49,6 +90,7 @@ impl Charge {
             0 => Self::Admitted,
             2 => Self::Full,
             3 => Self::Lost,
+            4 => Self::Reserved,
             _ => Self::Refused,
         }
     }
@@ -99,9 +141,12 @@ fn find<L: Line>(line: &L, tag: u64) -> (usize, u64) {
 /// time, the least valuable first: keeping the best of several in one pass would multiply the ways that the
 /// kernel's verifier must follow.
 #[inline(always)]
-fn vacancy<L: Line>(line: &L, now_ns: u64, uses: &[Use]) -> (usize, u64) {
+fn vacancy<L: Line>(line: &L, now_ns: u64, proven: bool, uses: &[Use]) -> (usize, u64) {
     for wanted in uses {
         for at in 1..WORDS {
+            if at >= KEPT && !proven {
+                break;
+            }
             let held = line.get(at);
             if cell::used(held, now_ns, 0) as u8 == *wanted as u8 {
                 return (at, held);
@@ -109,6 +154,18 @@ fn vacancy<L: Line>(line: &L, now_ns: u64, uses: &[Use]) -> (usize, u64) {
         }
     }
     (0, 0)
+}
+
+/// Tries to charge a source's bucket until it does not lose its race; [`Charge::Lost`] if it lost all of them.
+#[inline(always)]
+pub fn charge(once: impl Fn() -> Charge) -> Charge {
+    for _ in 0..TRIES {
+        let charge = once();
+        if !matches!(charge, Charge::Lost) {
+            return charge;
+        }
+    }
+    Charge::Lost
 }
 
 /// Tries once to charge a source's bucket; [`Charge::Lost`] if another CPU was faster.
@@ -119,8 +176,10 @@ pub fn charge_once<L: Line, V: Versions>(
     spec: &Spec,
     hash: u64,
     now_ns: u64,
-    amount: u32,
+    amount: Amount,
 ) -> Charge {
+    let proven = amount.proven();
+    let amount = amount.number();
     let tag = cell::tag(hash, spec.id);
     let now = spec.clock(now_ns);
     let cost = spec.charge(amount);
@@ -130,7 +189,7 @@ pub fn charge_once<L: Line, V: Versions>(
         if cost > spec.depth {
             return Charge::Refused;
         }
-        (at, old) = vacancy(line, now_ns, &[Use::Free, Use::Strikes, Use::Block]);
+        (at, old) = vacancy(line, now_ns, proven, &[Use::Free, Use::Strikes, Use::Block]);
         if at == 0 {
             return Charge::Full;
         }
@@ -188,11 +247,41 @@ fn alone<L: Line>(line: &L, filled: usize, tag: u64, new: u64) -> bool {
     true
 }
 
-/// Whether a source is blocked.
+/// What is blocked of a source.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u32)]
+pub enum Blocked {
+    /// Nothing.
+    Nothing = 0,
+    /// Its new connections.
+    Connections = 1,
+    /// All that it sends.
+    Whole = 2,
+}
+
+impl Blocked {
+    /// From its number.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            1 => Self::Connections,
+            2 => Self::Whole,
+            _ => Self::Nothing,
+        }
+    }
+}
+
+/// What is blocked of a source.
 #[inline(always)]
-pub fn blocked<L: Line>(line: &L, id: u32, hash: u64, now_ns: u64) -> bool {
+pub fn blocked<L: Line>(line: &L, id: u32, hash: u64, now_ns: u64) -> Blocked {
     let (at, held) = find(line, cell::tag(hash, id));
-    at != 0 && cell::blocks(held, now_ns)
+    if at == 0 || !cell::blocks(held, now_ns) {
+        Blocked::Nothing
+    } else if cell::is_whole(held) {
+        Blocked::Whole
+    } else {
+        Blocked::Connections
+    }
 }
 
 /// A block's terms.
@@ -235,15 +324,28 @@ impl Strike {
     }
 }
 
-/// Tries once to count a drop of a source towards its block.
+/// Tries to count a drop of a source towards its block. A count that loses every race is lost: it delays a block by a packet.
 #[inline(always)]
-pub fn strike_once<L: Line>(line: &L, block: &Block, hash: u64, now_ns: u64) -> Strike {
+pub fn strike(once: impl Fn() -> Strike) -> Strike {
+    for _ in 0..TRIES {
+        let strike = once();
+        if !matches!(strike, Strike::Lost) {
+            return strike;
+        }
+    }
+    Strike::Lost
+}
+
+/// Tries once to count a drop of a source towards its block. One that has proven itself is blocked whole: of any other,
+/// which may be somebody else's invention, only the new connections are.
+#[inline(always)]
+pub fn strike_once<L: Line>(line: &L, block: &Block, hash: u64, now_ns: u64, proven: bool) -> Strike {
     let tag = cell::tag(hash, block.id);
     let (mut at, mut held) = find(line, tag);
     let (mut since, mut drops) = (now_ns >> cell::STRIKE_SHIFT, 0);
     if at == 0 {
         // Only a free cell: a count takes nobody's place.
-        (at, held) = vacancy(line, now_ns, &[Use::Free]);
+        (at, held) = vacancy(line, now_ns, proven, &[Use::Free]);
         if at == 0 {
             return Strike::Counted;
         }
@@ -257,7 +359,7 @@ pub fn strike_once<L: Line>(line: &L, block: &Block, hash: u64, now_ns: u64) -> 
     drops += 1;
     let starts = drops >= u64::from(block.drops);
     let new = if starts {
-        cell::block(tag, now_ns + block.for_ns)
+        cell::block(tag, now_ns + block.for_ns, proven)
     } else {
         cell::strikes(tag, since, drops)
     };

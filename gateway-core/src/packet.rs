@@ -53,6 +53,12 @@ pub struct Packet {
     pub source_port: u16,
     /// TCP or UDP destination port; 0 where there is none.
     pub destination_port: u16,
+    /// TCP flags; 0 for other protocols.
+    pub tcp_flags: u8,
+    /// TCP sequence number; 0 for other protocols.
+    pub sequence: u32,
+    /// TCP acknowledgement number; 0 for other protocols.
+    pub acknowledgement: u32,
 }
 
 /// Why a frame could not be parsed. All of them have the reason `malformed`.

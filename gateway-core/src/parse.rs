@@ -32,6 +32,9 @@ pub fn parse<F: Frame>(frame: &F) -> Result<Packet, Malformed> {
         vlan: UNTAGGED,
         source_port: 0,
         destination_port: 0,
+        tcp_flags: 0,
+        sequence: 0,
+        acknowledgement: 0,
     };
     let (network, offset) = link(frame, &mut packet.vlan)?;
     packet.network = network;
@@ -272,7 +275,10 @@ fn ports<F: Frame>(frame: &F, offset: usize, end: usize, packet: &mut Packet) ->
             if usize::from(header.byte::<{ tcp::DATA_OFFSET }>() >> 4) * 4 < tcp::HEADER {
                 return Err(Malformed::BadHeader);
             }
-            packet.connection = header.byte::<{ tcp::FLAGS }>() & (tcp::SYN | tcp::ACK) == tcp::SYN;
+            packet.tcp_flags = header.byte::<{ tcp::FLAGS }>();
+            packet.sequence = header.be32::<{ tcp::SEQUENCE }>();
+            packet.acknowledgement = header.be32::<{ tcp::ACKNOWLEDGEMENT }>();
+            packet.connection = packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
         }
         ipv4::UDP => {
             let header = within::<_, { udp::HEADER }>(frame, offset, end).ok_or(Malformed::Truncated)?;

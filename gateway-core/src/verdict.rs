@@ -110,6 +110,15 @@ impl Reason {
         self as u8 >= Self::Malformed as u8
     }
 
+    /// The reason of a reserve, by kind.
+    pub const fn of_reserve(kind: usize) -> Self {
+        match kind {
+            0 => Self::ReservePackets,
+            1 => Self::ReserveBytes,
+            _ => Self::ReserveConnections,
+        }
+    }
+
     /// The reason of a bucket: `tier` 0 to 3 (source, network, class, total), `kind` 0 to 2 (packets, bytes,
     /// connections).
     pub const fn of_bucket(tier: usize, kind: usize) -> Self {

@@ -155,6 +155,7 @@ fn drops_start_a_block_that_ends_by_itself() {
     let mut world = World::new();
     world.limit(0, 0, 1);
     world.block_after(3);
+    world.prove_source();
     assert_eq!(verdict(&world, &web()), (Verdict::Pass, Reason::Pass));
     for _ in 0..3 {
         assert_eq!(verdict(&world, &web()), (Verdict::Drop, Reason::SourcePackets));
@@ -292,20 +293,21 @@ fn a_full_line_is_judged_by_the_overflow_bucket() {
     let mut world = World::new();
     world.limit(0, 0, 4);
     world.lines = OVERFLOW_LINES;
-    // Seven debtors fill the one line; those who come after them share one bucket of four.
+    // Five debtors fill what a line has for everybody; those who come after them share one bucket of four, of which half is
+    // for those who ask again.
     let from = |source: u8| {
         let mut frame = web();
         frame[29] = source;
         frame
     };
-    for source in 0..7 {
+    for source in 10..15 {
         assert_eq!(verdict(&world, &from(source)), (Verdict::Pass, Reason::Pass));
     }
     assert_eq!(world.noted(Event::Overflow), 0);
-    for source in 100..104 {
+    for source in 100..102 {
         assert_eq!(verdict(&world, &from(source)), (Verdict::Pass, Reason::Pass));
     }
-    for source in 104..110 {
+    for source in 102..110 {
         assert_eq!(
             verdict(&world, &from(source)),
             (Verdict::Drop, Reason::SourcePackets)
@@ -313,7 +315,13 @@ fn a_full_line_is_judged_by_the_overflow_bucket() {
     }
     assert_eq!(world.noted(Event::Overflow), 10);
     // The debtors still have what is left of their own.
-    assert_eq!(verdict(&world, &from(0)), (Verdict::Pass, Reason::Pass));
+    assert_eq!(verdict(&world, &from(10)), (Verdict::Pass, Reason::Pass));
+    // A proven source has cells that are kept.
+    world.prove_source();
+    for _ in 0..4 {
+        assert_eq!(verdict(&world, &web()), (Verdict::Pass, Reason::Pass));
+    }
+    assert_eq!(world.noted(Event::Overflow), 10);
 }
 
 /// A shared cell that always loses its race refuses: nothing passes unjudged.

@@ -11,7 +11,7 @@ use gateway_core::{
         cell::{self, Use},
         spec::{FINEST, Spec},
     },
-    line::{self, Block, Charge, Strike, WORDS},
+    line::{self, Block, Blocked, Charge, Strike, WORDS},
 };
 use proptest::prelude::*;
 
@@ -139,7 +139,7 @@ proptest! {
             );
             if strikes < 3 {
                 let block = Block { id: 2, drops: 2, within: 100, reserved: 0, for_ns: HOUR };
-                line::strike_once(&line, &block, hash(usize::from(strikes)), now);
+                line::strike_once(&line, &block, hash(usize::from(strikes)), now, true);
             }
         }
     }
@@ -173,7 +173,7 @@ proptest! {
             prop_assume!(now < 250 * YEAR);
             line::tidy(&line, now);
             let blocked = now >> cell::BLOCK_SHIFT < until >> cell::BLOCK_SHIFT;
-            prop_assert_eq!(line::blocked(&line, block.id, hash(0), now), blocked, "at {} until {}", now, until);
+            prop_assert_eq!(line::blocked(&line, block.id, hash(0), now) == Blocked::Whole, blocked, "at {} until {}", now, until);
             let expected = if blocked {
                 Strike::Counted
             } else {
@@ -189,7 +189,7 @@ proptest! {
                     Strike::Counted
                 }
             };
-            prop_assert_eq!(line::strike_once(&line, &block, hash(0), now), expected, "at {}", now);
+            prop_assert_eq!(line::strike_once(&line, &block, hash(0), now, true), expected, "at {}", now);
         }
     }
 }
@@ -251,13 +251,13 @@ fn strikes_yield_before_blocks_and_blocks_before_debts() {
     };
     for source in 0..3 {
         assert_eq!(
-            line::strike_once(&line, &block(1), hash(source), now),
+            line::strike_once(&line, &block(1), hash(source), now, true),
             Strike::Started
         );
     }
     for source in 3..5 {
         assert_eq!(
-            line::strike_once(&line, &block(9), hash(source), now),
+            line::strike_once(&line, &block(9), hash(source), now, true),
             Strike::Counted
         );
     }
@@ -304,7 +304,7 @@ fn a_drop_count_takes_nobodys_place() {
         for_ns: HOUR,
     };
     assert_eq!(
-        line::strike_once(&line, &block, hash(20), SECOND),
+        line::strike_once(&line, &block, hash(20), SECOND, true),
         Strike::Counted
     );
     assert_eq!(line.words(), before);
@@ -322,35 +322,45 @@ fn so_many_drops_start_a_block_and_it_lasts_its_time() {
     let line = HostLine::default();
     let now = 7 * HOUR + 123_456_789;
     for _ in 1..block.drops {
-        assert_eq!(line::strike_once(&line, &block, hash(0), now), Strike::Counted);
-        assert!(!line::blocked(&line, block.id, hash(0), now));
+        assert_eq!(
+            line::strike_once(&line, &block, hash(0), now, true),
+            Strike::Counted
+        );
+        assert_eq!(line::blocked(&line, block.id, hash(0), now), Blocked::Nothing);
     }
-    assert_eq!(line::strike_once(&line, &block, hash(0), now), Strike::Started);
+    assert_eq!(
+        line::strike_once(&line, &block, hash(0), now, true),
+        Strike::Started
+    );
     let end = now + block.for_ns;
-    assert!(line::blocked(&line, block.id, hash(0), now));
-    assert!(line::blocked(
-        &line,
-        block.id,
-        hash(0),
-        end - (1 << cell::BLOCK_SHIFT)
-    ));
-    assert!(!line::blocked(&line, block.id, hash(0), end));
+    assert_eq!(line::blocked(&line, block.id, hash(0), now), Blocked::Whole);
+    assert_eq!(
+        line::blocked(&line, block.id, hash(0), end - (1 << cell::BLOCK_SHIFT)),
+        Blocked::Whole
+    );
+    assert_eq!(line::blocked(&line, block.id, hash(0), end), Blocked::Nothing);
     assert!(
-        !line::blocked(&line, block.id, hash(1), now),
+        line::blocked(&line, block.id, hash(1), now) == Blocked::Nothing,
         "another source is blocked too"
     );
     // Nine hundred and ninety-nine drops, and the thousandth too late: the count begins anew.
     let later = end + HOUR;
     line::tidy(&line, later);
     for _ in 1..block.drops {
-        assert_eq!(line::strike_once(&line, &block, hash(0), later), Strike::Counted);
+        assert_eq!(
+            line::strike_once(&line, &block, hash(0), later, true),
+            Strike::Counted
+        );
     }
     let too_late = later + 11 * SECOND;
     assert_eq!(
-        line::strike_once(&line, &block, hash(0), too_late),
+        line::strike_once(&line, &block, hash(0), too_late, true),
         Strike::Counted
     );
-    assert!(!line::blocked(&line, block.id, hash(0), too_late));
+    assert_eq!(
+        line::blocked(&line, block.id, hash(0), too_late),
+        Blocked::Nothing
+    );
 }
 
 /// The longest policy allows: 250,000 drops and an hour fit a drop count.
@@ -369,14 +379,20 @@ fn the_policys_longest_counts_fit_a_cell() {
     let (mut now, mut started) = (SECOND, None);
     for strike in 1..=block.drops {
         line::tidy(&line, now);
-        if line::strike_once(&line, &block, hash(0), now) == Strike::Started {
+        if line::strike_once(&line, &block, hash(0), now, true) == Strike::Started {
             started = Some(strike);
         }
         now += 3_590 * SECOND / 250_000;
     }
     assert_eq!(started, Some(block.drops));
-    assert!(line::blocked(&line, block.id, hash(0), now + 86_390 * SECOND));
-    assert!(!line::blocked(&line, block.id, hash(0), now + 86_400 * SECOND));
+    assert_eq!(
+        line::blocked(&line, block.id, hash(0), now + 86_390 * SECOND),
+        Blocked::Whole
+    );
+    assert_eq!(
+        line::blocked(&line, block.id, hash(0), now + 86_400 * SECOND),
+        Blocked::Nothing
+    );
 }
 
 /// The specs of a bucket before and after its rate was changed.

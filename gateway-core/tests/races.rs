@@ -13,7 +13,7 @@ use std::{
 use common::{HOUR, HostLine, OneSpec, SECOND, charge, hash, packets};
 use gateway_core::{
     bucket::{cell, gcra, spec::Spec},
-    line::{self, Block, Charge, Line, Strike},
+    line::{self, Block, Blocked, Charge, Line, Strike},
 };
 
 /// Threads that charge a line as fast as they can; how much was admitted, and how often all tries were lost.
@@ -40,7 +40,7 @@ fn hammer(
                             Charge::Lost => {
                                 lost.fetch_add(1, Ordering::Relaxed);
                             }
-                            Charge::Refused | Charge::Full => {}
+                            Charge::Refused | Charge::Reserved | Charge::Full => {}
                         }
                     }
                     admitted
@@ -118,7 +118,7 @@ fn threads_start_a_block_once() {
                 scope.spawn(|| {
                     for _ in 0..100 {
                         loop {
-                            match line::strike_once(&line, &block, hash(0), SECOND) {
+                            match line::strike_once(&line, &block, hash(0), SECOND, true) {
                                 Strike::Lost => {}
                                 Strike::Started => {
                                     started.fetch_add(1, Ordering::Relaxed);
@@ -132,7 +132,7 @@ fn threads_start_a_block_once() {
             }
         });
         assert_eq!(started.into_inner(), 1);
-        assert!(line::blocked(&line, block.id, hash(0), SECOND));
+        assert_eq!(line::blocked(&line, block.id, hash(0), SECOND), Blocked::Whole);
     }
 }
 

@@ -78,6 +78,34 @@ impl judge::Shared for MapShared {
     }
 }
 
+/// A word of an array of words.
+pub(crate) struct MapWord(*mut u64);
+
+impl MapWord {
+    #[inline(always)]
+    pub(crate) const fn new(element: *mut u64) -> Self {
+        Self(element)
+    }
+
+    #[inline(always)]
+    fn word(&self) -> Word {
+        // SAFETY: a map element.
+        unsafe { Word::new(self.0) }
+    }
+}
+
+impl judge::Shared for MapWord {
+    #[inline(always)]
+    fn get(&self) -> u64 {
+        self.word().get()
+    }
+
+    #[inline(always)]
+    fn swap(&self, old: u64, new: u64) -> bool {
+        self.word().swap(old, new)
+    }
+}
+
 /// The recent specs of buckets.
 pub(crate) struct MapVersions;
 

@@ -10,18 +10,21 @@ use gateway_core::{
     hash::{self, Key},
     image::{
         AddressGroup, Control, DestinationEntry, Generation, ListEntry, PAGE_SERIES, PAGES, PORT_CELLS,
-        PROTECT_RULES, ProtectRule, SUBJECTS, Subject, bans, half,
+        PROTECT_RULES, ProtectRule, SUBJECTS, Subject, bans, flags, half,
     },
     judge::{self, Event, Judgement},
-    line::{Block, Charge, Strike, Versions},
+    line::{Amount, Block, Blocked, Charge, Strike, Versions},
     packet::{Address, Packet},
+    proof::{self, Standing},
 };
 
 use crate::{
-    buckets::{MapLine, MapShared, MapVersions},
+    buckets::{MapLine, MapShared, MapVersions, MapWord},
     functions,
     groups::Groups,
-    maps, sockets,
+    maps,
+    proofs::{self, Proofs},
+    sockets,
 };
 
 /// One packet's view of the maps, in one generation.
@@ -29,9 +32,9 @@ pub(crate) struct Environment {
     context: *mut xdp_md,
     half: u32,
     generation: &'static Generation,
-    key: Key,
     now_ns: u64,
     bans: u64,
+    watched: bool,
 }
 
 impl Environment {
@@ -43,18 +46,14 @@ impl Environment {
         if control(Control::Ready) == 0 {
             return None;
         }
-        let [a, b, c, d] = maps::hash_key();
-        let now_ns = if maps::test_clock() != 0 {
-            control(Control::TestClock)
-        } else {
-            // SAFETY: reads the clock (CLOCK_MONOTONIC).
-            unsafe { bpf_ktime_get_ns() }
-        };
+        let now_ns = now_ns();
+        let open_at_ns = control(Control::OpenAt);
+        let opened = open_at_ns != 0 && now_ns >= open_at_ns;
         Some(Self {
+            watched: opened || generation.flags & flags::MONITOR != 0,
             context: context.ctx,
             half,
             generation,
-            key: Key::new([a, b, c, d]),
             now_ns,
             bans: control(Control::Bans),
         })
@@ -88,8 +87,19 @@ impl Environment {
     }
 }
 
+/// The clock, or where it stands in a test.
 #[inline(always)]
-fn control(word: Control) -> u64 {
+pub(crate) fn now_ns() -> u64 {
+    if maps::test_clock() != 0 {
+        control(Control::TestClock)
+    } else {
+        // SAFETY: reads the clock (CLOCK_MONOTONIC).
+        unsafe { bpf_ktime_get_ns() }
+    }
+}
+
+#[inline(always)]
+pub(crate) fn control(word: Control) -> u64 {
     match maps::CONTROL.get_ptr(word as u32) {
         // SAFETY: a map element; userspace changes it while we read, so it is read once, whole.
         Some(place) => unsafe { place.read_volatile() },
@@ -166,6 +176,26 @@ impl Versions for Environment {
     }
 }
 
+impl proof::Tables for Environment {
+    type Proofs = MapLine;
+    type Word = MapWord;
+
+    #[inline(always)]
+    fn proofs(&self, hash: u64) -> Option<MapLine> {
+        Proofs.proofs(hash)
+    }
+
+    #[inline(always)]
+    fn offers(&self, at: u32) -> Option<MapWord> {
+        Proofs.offers(at)
+    }
+
+    #[inline(always)]
+    fn attempts(&self, at: u32) -> Option<MapWord> {
+        Proofs.attempts(at)
+    }
+}
+
 impl judge::Environment for Environment {
     type Line = MapLine;
     type Shared = MapShared;
@@ -181,8 +211,8 @@ impl judge::Environment for Environment {
     }
 
     #[inline(always)]
-    fn key(&self) -> &Key {
-        &self.key
+    fn key(&self) -> Key {
+        proofs::key()
     }
 
     #[inline(always)]
@@ -277,6 +307,19 @@ impl judge::Environment for Environment {
     }
 
     #[inline(always)]
+    fn watched(&self) -> bool {
+        self.watched
+    }
+
+    #[inline(always)]
+    fn announce(&self, packet: &Packet, subject: &Subject, whole: bool) {
+        let place = proofs::place(packet);
+        if functions::weir_announce(place, subject, self.half, self.now_ns, u32::from(whole)) != 0 {
+            self.note(Event::Unnoticed);
+        }
+    }
+
+    #[inline(always)]
     fn note(&self, event: Event) {
         if let Some(count) = maps::EVENTS_SEEN.get_ptr_mut(event as u32) {
             // SAFETY: this CPU's own element; XDP programs do not nest on a CPU.
@@ -290,29 +333,65 @@ impl judge::Environment for Environment {
     }
 
     #[inline(always)]
-    fn charge_once(&self, line: &MapLine, spec: &Spec, hash: u64, amount: u32) -> Charge {
+    fn charge(&self, line: &MapLine, spec: &Spec, hash: u64, amount: Amount) -> Charge {
         Charge::from_number(functions::weir_charge(
             line.element(),
             spec,
             hash,
             self.now_ns,
-            amount,
+            amount.bits(),
         ))
     }
 
     #[inline(always)]
-    fn blocked(&self, line: &MapLine, block: &Block, hash: u64) -> bool {
-        functions::weir_blocked(line.element(), block.id, hash, self.now_ns) != 0
+    fn blocked(&self, line: &MapLine, block: &Block, hash: u64) -> Blocked {
+        Blocked::from_number(functions::weir_blocked(
+            line.element(),
+            block.id,
+            hash,
+            self.now_ns,
+        ))
     }
 
     #[inline(always)]
-    fn strike_once(&self, line: &MapLine, block: &Block, hash: u64) -> Strike {
-        Strike::from_number(functions::weir_strike(line.element(), block, hash, self.now_ns))
+    fn strike(&self, line: &MapLine, block: &Block, hash: u64, proven: bool) -> Strike {
+        Strike::from_number(functions::weir_strike(
+            line.element(),
+            block,
+            hash,
+            self.now_ns,
+            u32::from(proven),
+        ))
     }
 
     #[inline(always)]
-    fn shared_once(&self, cell: &MapShared, spec: &Spec, amount: u32) -> Charge {
-        Charge::from_number(functions::weir_shared(cell.element(), spec, self.now_ns, amount))
+    fn charge_shared(&self, cell: &MapShared, spec: &Spec, amount: u32, open: u64) -> Charge {
+        Charge::from_number(functions::weir_shared(
+            cell.element(),
+            spec,
+            self.now_ns,
+            amount,
+            open,
+        ))
+    }
+
+    #[inline(always)]
+    fn standing(&self, packet: &Packet) -> Standing {
+        Standing::from_number(proofs::weir_standing(
+            proofs::place(packet),
+            self.half,
+            self.now_ns,
+        ))
+    }
+
+    #[inline(always)]
+    fn answer(&self, packet: &Packet) -> bool {
+        proofs::weir_answer(proofs::place(packet), self.half, self.now_ns) != 0
+    }
+
+    #[inline(always)]
+    fn remember(&self, packet: &Packet) {
+        proofs::weir_remember(proofs::place(packet), self.now_ns);
     }
 
     #[inline(always)]

@@ -2,17 +2,20 @@
 
 use core::arch::asm;
 
-use aya_ebpf::{helpers::generated::bpf_xdp_get_buff_len, programs::XdpContext};
+use aya_ebpf::{
+    helpers::generated::bpf_xdp_get_buff_len,
+    programs::{TcContext, XdpContext},
+};
 use gateway_core::frame::{Frame, MAX_OFFSET, Window};
 
-/// The frame under an XDP program.
-pub(crate) struct XdpFrame {
+/// The frame under a program.
+pub(crate) struct PacketFrame {
     data: usize,
     end: usize,
     length: u32,
 }
 
-impl XdpFrame {
+impl PacketFrame {
     /// A frame in one buffer.
     #[inline(always)]
     pub(crate) fn single(context: &XdpContext) -> Self {
@@ -36,6 +39,16 @@ impl XdpFrame {
             length,
         }
     }
+
+    /// A frame on its way out, of which the linear part shows.
+    #[inline(always)]
+    pub(crate) fn leaving(context: &TcContext) -> Self {
+        Self {
+            data: context.data(),
+            end: context.data_end(),
+            length: context.len(),
+        }
+    }
 }
 
 /// A value that the compiler knows nothing about. (An empty template would do, but breaks the BTF line info.)
@@ -47,10 +60,10 @@ fn opaque(mut value: usize) -> usize {
 }
 
 /// `N` bytes of the packet that were compared with its end.
-pub(crate) struct XdpWindow<const N: usize>(usize);
+pub(crate) struct PacketWindow<const N: usize>(usize);
 
-impl Frame for XdpFrame {
-    type Window<const N: usize> = XdpWindow<N>;
+impl Frame for PacketFrame {
+    type Window<const N: usize> = PacketWindow<N>;
 
     #[inline(always)]
     fn length(&self) -> u32 {
@@ -58,7 +71,7 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
-    fn window<const N: usize>(&self, offset: usize) -> Option<XdpWindow<N>> {
+    fn window<const N: usize>(&self, offset: usize) -> Option<PacketWindow<N>> {
         // Likewise the offset: the register that is bounded must be the one that is added.
         let offset = opaque(offset);
         if offset > MAX_OFFSET {
@@ -70,7 +83,7 @@ impl Frame for XdpFrame {
         if place + N > self.end {
             None
         } else {
-            Some(XdpWindow(place))
+            Some(PacketWindow(place))
         }
     }
 
@@ -87,7 +100,7 @@ extern "C" fn weir_forget(value: u64) -> u64 {
     opaque(value as usize) as u64
 }
 
-impl<const N: usize> Window for XdpWindow<N> {
+impl<const N: usize> Window for PacketWindow<N> {
     #[inline(always)]
     fn byte<const AT: usize>(&self) -> u8 {
         const { assert!(AT < N) };

@@ -6,15 +6,16 @@
 use gateway_core::{
     bucket::spec::Spec,
     classify,
-    image::{PROTECT_RULES, half},
+    image::{PROTECT_RULES, Subject, half},
     judge, limit,
-    line::{self, Block, Charge},
+    line::{self, Amount, Block, Blocked, Charge, Strike},
 };
 
 use crate::{
+    PacketPlace,
     buckets::{Element, MapLine, MapShared, MapVersions},
     groups::Groups,
-    maps,
+    maps, proofs,
 };
 
 /// [`line::tidy`].
@@ -27,10 +28,23 @@ pub(crate) extern "C" fn weir_tidy(element: *mut Element, now_ns: u64) -> u32 {
     0
 }
 
-/// [`line::charge_once`]; the number of a [`Charge`].
+/// [`line::charge`]; the number of a [`Charge`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn weir_charge(
+    element: *mut Element,
+    spec: *const Spec,
+    hash: u64,
+    now_ns: u64,
+    amount: u32,
+) -> u32 {
+    line::charge(|| Charge::from_number(weir_charge_once(element, spec, hash, now_ns, amount))) as u32
+}
+
+/// [`line::charge_once`]; the number of a [`Charge`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn weir_charge_once(
     element: *mut Element,
     spec: *const Spec,
     hash: u64,
@@ -44,17 +58,21 @@ pub(crate) extern "C" fn weir_charge(
     if element.is_null() {
         return Charge::Refused as u32;
     }
+    let amount = Amount::from_bits(amount);
     line::charge_once(&MapLine::new(element), &MapVersions, spec, hash, now_ns, amount) as u32
 }
 
-/// [`line::blocked`]; not 0 if it is.
+/// [`line::blocked`]; the number of a [`Blocked`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn weir_blocked(element: *mut Element, id: u32, hash: u64, now_ns: u64) -> u32 {
-    u32::from(!element.is_null() && line::blocked(&MapLine::new(element), id, hash, now_ns))
+    if element.is_null() {
+        return Blocked::Nothing as u32;
+    }
+    line::blocked(&MapLine::new(element), id, hash, now_ns) as u32
 }
 
-/// [`line::strike_once`]; the number of a [`line::Strike`].
+/// [`line::strike`]; the number of a [`Strike`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn weir_strike(
@@ -62,6 +80,20 @@ pub(crate) extern "C" fn weir_strike(
     block: *const Block,
     hash: u64,
     now_ns: u64,
+    proven: u32,
+) -> u32 {
+    line::strike(|| Strike::from_number(weir_strike_once(element, block, hash, now_ns, proven))) as u32
+}
+
+/// [`line::strike_once`]; the number of a [`Strike`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn weir_strike_once(
+    element: *mut Element,
+    block: *const Block,
+    hash: u64,
+    now_ns: u64,
+    proven: u32,
 ) -> u32 {
     // SAFETY: null, or a whole block.
     let Some(block) = (unsafe { block.as_ref() }) else {
@@ -70,10 +102,10 @@ pub(crate) extern "C" fn weir_strike(
     if element.is_null() {
         return 0;
     }
-    line::strike_once(&MapLine::new(element), block, hash, now_ns) as u32
+    line::strike_once(&MapLine::new(element), block, hash, now_ns, proven != 0) as u32
 }
 
-/// [`limit::shared_once`]; the number of a [`Charge`].
+/// [`limit::charge_shared`]; the number of a [`Charge`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn weir_shared(
@@ -81,6 +113,20 @@ pub(crate) extern "C" fn weir_shared(
     spec: *const Spec,
     now_ns: u64,
     amount: u32,
+    open: u64,
+) -> u32 {
+    limit::charge_shared(|| Charge::from_number(weir_shared_once(element, spec, now_ns, amount, open))) as u32
+}
+
+/// [`limit::shared_once`]; the number of a [`Charge`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn weir_shared_once(
+    element: *mut Element,
+    spec: *const Spec,
+    now_ns: u64,
+    amount: u32,
+    open: u64,
 ) -> u32 {
     // SAFETY: null, or a whole spec.
     let Some(spec) = (unsafe { spec.as_ref() }) else {
@@ -89,7 +135,30 @@ pub(crate) extern "C" fn weir_shared(
     if element.is_null() {
         return Charge::Refused as u32;
     }
-    limit::shared_once(&MapShared::new(element), &MapVersions, spec, now_ns, amount) as u32
+    limit::shared_once(&MapShared::new(element), &MapVersions, spec, now_ns, amount, open) as u32
+}
+
+/// Puts [`judge::notice`] into the ring; not 0 if it did not fit.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn weir_announce(
+    place: *const PacketPlace,
+    subject: *const Subject,
+    generation: u32,
+    now_ns: u64,
+    whole: u32,
+) -> u32 {
+    // SAFETY: null, or a whole subject.
+    let subject = unsafe { subject.as_ref() };
+    let (Some(packet), Some(subject)) = (proofs::packet(place), subject) else {
+        return 0;
+    };
+    let Some(generation) = proofs::generation(generation) else {
+        return 1;
+    };
+    let mut notice = judge::notice(generation, packet, subject, now_ns, whole != 0);
+    notice.interface = maps::interface();
+    u32::from(maps::NOTICES.output(&notice, 0).is_err())
 }
 
 /// [`judge::protected`]; not 0 if it is.

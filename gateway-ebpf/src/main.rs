@@ -11,22 +11,25 @@
 
 mod atomic;
 mod buckets;
+mod connections;
 mod environment;
 mod frame;
 mod functions;
 mod groups;
 mod maps;
+mod proofs;
 mod sockets;
 
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{
     bindings::{
+        TC_ACT_UNSPEC,
         xdp_action::{XDP_DROP, XDP_PASS},
         xdp_md,
     },
-    macros::xdp,
-    programs::XdpContext,
+    macros::{classifier, sock_ops, xdp},
+    programs::{SockOpsContext, TcContext, XdpContext},
 };
 use gateway_core::{
     frame::Frame as _,
@@ -36,23 +39,43 @@ use gateway_core::{
     verdict::Verdict,
 };
 
-use crate::{environment::Environment, frame::XdpFrame};
+use crate::{environment::Environment, frame::PacketFrame};
 
 /// Frames in one buffer: every MTU up to what the driver takes without fragments.
 #[xdp]
+#[inline(always)]
 fn weir(context: XdpContext) -> u32 {
-    run(&context, XdpFrame::single(&context).length(), weir_parse)
+    run(&context, PacketFrame::single(&context).length(), weir_parse)
 }
 
 /// Frames in several buffers (jumbo MTUs). Apart, because a driver that sees a program able to take such frames may
 /// stop splitting super-frames for it.
 #[xdp(frags)]
+#[inline(always)]
 fn weir_frags(context: XdpContext) -> u32 {
-    run(&context, XdpFrame::multiple(&context).length(), weir_parse_frags)
+    run(
+        &context,
+        PacketFrame::multiple(&context).length(),
+        weir_parse_frags,
+    )
+}
+
+/// On the way out: what proves a source is the ACK that answers a SYN-ACK seen here. It decides nothing.
+#[classifier]
+fn weir_egress(context: TcContext) -> i32 {
+    connections::leaving(&context);
+    TC_ACT_UNSPEC
+}
+
+/// The host's own TCP: connections established, and round trips measured.
+#[sock_ops]
+fn weir_connections(context: SockOpsContext) -> u32 {
+    connections::of_this_host(&context);
+    1
 }
 
 /// Where a parsed packet is put: memory of a size that the verifier can read off the type.
-type PacketPlace = [u64; 8];
+pub(crate) type PacketPlace = [u64; 8];
 const _: () = assert!(size_of::<Packet>() <= size_of::<PacketPlace>() && align_of::<Packet>() <= 8);
 
 /// What the parsing functions return besides the packet.
@@ -63,18 +86,18 @@ const PARSED: u32 = 0;
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn weir_parse(context: *mut xdp_md, packet: *mut PacketPlace) -> u32 {
-    parse_into(&XdpFrame::single(&XdpContext::new(context)), packet)
+    parse_into(&PacketFrame::single(&XdpContext::new(context)), packet)
 }
 
 /// Parses a frame in several buffers.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn weir_parse_frags(context: *mut xdp_md, packet: *mut PacketPlace) -> u32 {
-    parse_into(&XdpFrame::multiple(&XdpContext::new(context)), packet)
+    parse_into(&PacketFrame::multiple(&XdpContext::new(context)), packet)
 }
 
 #[inline(always)]
-fn parse_into(frame: &XdpFrame, place: *mut PacketPlace) -> u32 {
+fn parse_into(frame: &PacketFrame, place: *mut PacketPlace) -> u32 {
     if place.is_null() {
         return 1;
     }

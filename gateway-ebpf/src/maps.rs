@@ -2,16 +2,18 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
-    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use gateway_core::{
     bucket::spec::Spec,
     image::{
         ADDRESS_GROUPS, AddressGroup, BUCKETS, CONTROLS, DestinationEntry, Generation, INTERFACES, ListEntry,
-        PAGE_SERIES, PAGES, PORT_CELLS, PROTECT_RULES, ProtectRule, SLOTS, SUBJECTS, Subject,
+        NOTICES as NOTICE_BYTES, Notice, PAGE_SERIES, PAGES, PORT_CELLS, PROTECT_RULES, ProtectRule, SLOTS,
+        SUBJECTS, Subject,
     },
     judge::EVENTS,
+    proof,
 };
 
 /// One-word settings, by `image::Control`.
@@ -92,6 +94,22 @@ pub(crate) static SOURCES: Array<[u64; 8], 131_072, { BPF_F_MMAPABLE as usize }>
 /// Totals and overflow buckets: one cell a cache line.
 #[btf_map]
 pub(crate) static SHARED: Array<[u64; 8], { BUCKETS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// Proofs of sources, in lines as many as the source table has.
+#[btf_map]
+pub(crate) static PROOFS: Array<[u64; 8], 131_072, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// Offers: SYN-ACKs that left.
+#[btf_map]
+pub(crate) static OFFERS: Array<u64, { proof::OFFERS as usize }> = Array::new();
+
+/// Attempts: SYNs that were refused.
+#[btf_map]
+pub(crate) static ATTEMPTS: Array<u64, { proof::ATTEMPTS as usize }> = Array::new();
+
+/// What is worth an event.
+#[btf_map]
+pub(crate) static NOTICES: RingBuf<Notice, { NOTICE_BYTES as usize }> = RingBuf::new();
 
 /// The recent specs of each bucket, by version.
 #[btf_map]

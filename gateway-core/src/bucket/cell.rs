@@ -5,7 +5,8 @@
 //! ```text
 //! 63        43 42      38 37   36 35                       0
 //! | tag (21)  | unit (5) | v (2) | time (36)               |   a bucket
-//! | tag (21)  | 31       | 0     | until (36), in 2²⁰ ns   |   a block
+//! | tag (21)  | 31       | 0     | until (36), in 2²⁰ ns   |   a block of all that a source sends
+//! | tag (21)  | 31       | 2     | until (36), in 2²⁰ ns   |   a block of its new connections
 //! | tag (21)  | 31       | 1     | since (18), drops (18)  |   drops counted towards a block, since in 2²⁶ ns
 //! ```
 //!
@@ -36,6 +37,8 @@ pub const TAG_MASK: u64 = (1 << TAG_BITS) - 1;
 pub const SHARED_MASK: u64 = (1 << 62) - 1;
 /// The unit number that marks blocks and drop counts.
 const SPECIAL: u64 = 31;
+/// The version number of a block of new connections.
+const CONNECTIONS: u64 = 2;
 /// Blocks count time in units of 2²⁰ ns.
 pub const BLOCK_SHIFT: u32 = 20;
 /// Drop counts begin at a time in units of 2²⁶ ns.
@@ -90,10 +93,11 @@ pub const fn version_of(cell: u64) -> u8 {
     (cell >> 36 & 3) as u8
 }
 
-/// A block's cell, until a time in nanoseconds.
+/// A block's cell, until a time in nanoseconds: of all that the source sends, or of its new connections.
 #[inline(always)]
-pub const fn block(tag: u64, until_ns: u64) -> u64 {
-    tag << 43 | SPECIAL << 38 | until_ns >> BLOCK_SHIFT & TIME_MASK
+pub const fn block(tag: u64, until_ns: u64, whole: bool) -> u64 {
+    let version = if whole { 0 } else { CONNECTIONS };
+    tag << 43 | SPECIAL << 38 | version << 36 | until_ns >> BLOCK_SHIFT & TIME_MASK
 }
 
 /// A drop count's cell.
@@ -102,11 +106,17 @@ pub const fn strikes(tag: u64, since: u64, drops: u64) -> u64 {
     tag << 43 | SPECIAL << 38 | 1 << 36 | (since & SINCE_MASK) << 18 | drops & MAX_DROPS
 }
 
-/// Whether a cell is a block that is still in force.
+/// Whether a cell is a block that is still in force, of either sort.
 #[inline(always)]
 pub const fn blocks(cell: u64, now_ns: u64) -> bool {
     let left = (cell & TIME_MASK).wrapping_sub(now_ns >> BLOCK_SHIFT) & TIME_MASK;
-    exponent_of(cell) == SPECIAL && version_of(cell) == 0 && left != 0 && left <= TIME_MASK / 2
+    exponent_of(cell) == SPECIAL && version_of(cell) != 1 && left != 0 && left <= TIME_MASK / 2
+}
+
+/// Whether a block is one of all that the source sends.
+#[inline(always)]
+pub const fn is_whole(block: u64) -> bool {
+    version_of(block) == 0
 }
 
 /// The drops counted in a cell and the age of the count, if it is a drop count.

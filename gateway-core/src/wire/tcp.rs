@@ -6,6 +6,10 @@ pub const HEADER: usize = 20;
 pub const SOURCE_PORT: usize = 0;
 /// Destination port.
 pub const DESTINATION_PORT: usize = 2;
+/// Sequence number.
+pub const SEQUENCE: usize = 4;
+/// Acknowledgement number.
+pub const ACKNOWLEDGEMENT: usize = 8;
 /// Data offset in words, in the high four bits.
 pub const DATA_OFFSET: usize = 12;
 /// Flags.

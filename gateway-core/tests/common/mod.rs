@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use gateway_core::{
     bucket::spec::{Home, Kind, Spec},
-    line::{self, Charge, Line, TRIES, Versions, WORDS},
+    line::{self, Amount, Charge, Line, TRIES, Versions, WORDS},
 };
 use proptest::test_runner::Config;
 
@@ -82,7 +82,7 @@ pub(crate) fn charge<L: Line, V: Versions>(
 ) -> Charge {
     line::tidy(line, now_ns);
     for _ in 0..TRIES {
-        match line::charge_once(line, versions, spec, hash, now_ns, amount) {
+        match line::charge_once(line, versions, spec, hash, now_ns, Amount::new(amount, true)) {
             Charge::Lost => {}
             decided => return decided,
         }

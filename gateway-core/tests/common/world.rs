@@ -11,8 +11,10 @@ use gateway_core::{
         subject_flags,
     },
     judge::{Environment, Event, Shared},
+    limit,
     line::{self, Block, Line, Versions, WORDS},
     packet::{Address, Packet},
+    proof,
 };
 
 use crate::frames::SOURCE4;
@@ -52,6 +54,11 @@ pub(crate) struct World {
     has_service: bool,
     cells: RefCell<BTreeMap<(u32, usize), u64>>,
     shared: RefCell<BTreeMap<u32, u64>>,
+    proofs: RefCell<BTreeMap<u32, u64>>,
+    offers: RefCell<BTreeMap<u32, u64>>,
+    attempts: RefCell<BTreeMap<u32, u64>>,
+    /// Blocks that have begun: whether each is whole.
+    pub(crate) blocks: RefCell<Vec<bool>>,
     events: RefCell<Vec<Event>>,
 }
 
@@ -102,6 +109,10 @@ impl World {
             has_service: true,
             cells: RefCell::default(),
             shared: RefCell::default(),
+            proofs: RefCell::default(),
+            offers: RefCell::default(),
+            attempts: RefCell::default(),
+            blocks: RefCell::default(),
             events: RefCell::default(),
         }
     }
@@ -155,7 +166,18 @@ impl World {
             drops: 1,
             ..self.service.block
         };
-        line::strike_once(&WorldLine(self, at), &block, hash, self.now_ns);
+        line::strike_once(&WorldLine(self, at), &block, hash, self.now_ns, true);
+    }
+
+    /// The host's own TCP has completed a handshake with the source of the tests' IPv4 frames.
+    pub(crate) fn prove_source(&self) {
+        let hash = limit::hash_of_address(
+            &KEY,
+            &self.generation,
+            false,
+            &[u32::from_ne_bytes(SOURCE4), 0, 0, 0],
+        );
+        proof::prove(&WorldProofs(self, hash::line(hash, 1 << 20)), hash, self.now_ns);
     }
 
     /// Empties every bucket's debt and every block.
@@ -220,26 +242,56 @@ impl Line for WorldLine<'_> {
     }
 }
 
-/// A shared cell.
-pub(crate) struct WorldShared<'a>(&'a World, u32);
+/// A word of a table of them.
+pub(crate) struct WorldWord<'a>(&'a World, &'a RefCell<BTreeMap<u32, u64>>, u32);
 
-impl Shared for WorldShared<'_> {
+impl Shared for WorldWord<'_> {
     fn get(&self) -> u64 {
-        self.0.shared.borrow().get(&self.1).copied().unwrap_or(0)
+        self.1.borrow().get(&self.2).copied().unwrap_or(0)
     }
 
     fn swap(&self, old: u64, new: u64) -> bool {
         let same = !self.0.lose_races && self.get() == old;
         if same {
-            self.0.shared.borrow_mut().insert(self.1, new);
+            self.1.borrow_mut().insert(self.2, new);
         }
         same
     }
 }
 
+/// A line of proofs.
+pub(crate) struct WorldProofs<'a>(&'a World, u32);
+
+impl Line for WorldProofs<'_> {
+    fn get(&self, at: usize) -> u64 {
+        WorldWord(self.0, &self.0.proofs, self.1 * 8 + at as u32).get()
+    }
+
+    fn swap(&self, at: usize, old: u64, new: u64) -> bool {
+        WorldWord(self.0, &self.0.proofs, self.1 * 8 + at as u32).swap(old, new)
+    }
+}
+
+impl<'a> proof::Tables for &'a World {
+    type Proofs = WorldProofs<'a>;
+    type Word = WorldWord<'a>;
+
+    fn proofs(&self, hash: u64) -> Option<WorldProofs<'a>> {
+        Some(WorldProofs(self, hash::line(hash, 1 << 20)))
+    }
+
+    fn offers(&self, at: u32) -> Option<WorldWord<'a>> {
+        Some(WorldWord(self, &self.offers, at))
+    }
+
+    fn attempts(&self, at: u32) -> Option<WorldWord<'a>> {
+        Some(WorldWord(self, &self.attempts, at))
+    }
+}
+
 impl<'a> Environment for &'a World {
     type Line = WorldLine<'a>;
-    type Shared = WorldShared<'a>;
+    type Shared = WorldWord<'a>;
 
     fn generation(&self) -> &Generation {
         &self.generation
@@ -249,16 +301,16 @@ impl<'a> Environment for &'a World {
         self.now_ns
     }
 
-    fn key(&self) -> &Key {
-        &KEY
+    fn key(&self) -> Key {
+        KEY
     }
 
     fn line(&self, hash: u64) -> Option<WorldLine<'a>> {
         Some(WorldLine(self, hash::line(hash, self.lines)))
     }
 
-    fn shared(&self, id: u32) -> Option<WorldShared<'a>> {
-        Some(WorldShared(self, id))
+    fn shared(&self, id: u32) -> Option<WorldWord<'a>> {
+        Some(WorldWord(self, &self.shared, id))
     }
 
     fn subject(&self, number: u32) -> Option<&Subject> {
@@ -302,6 +354,10 @@ impl<'a> Environment for &'a World {
 
     fn note(&self, event: Event) {
         self.events.borrow_mut().push(event);
+    }
+
+    fn announce(&self, _packet: &Packet, _subject: &Subject, whole: bool) {
+        self.blocks.borrow_mut().push(whole);
     }
 }
 

@@ -10,10 +10,13 @@ pub mod prefix;
 pub mod registry;
 
 use gateway_core::{
-    bucket::{cell, spec::Home},
+    bucket::{
+        cell,
+        spec::{Home, Spec},
+    },
     image::{
-        AddressGroup, DestinationEntry, Generation, KINDS, ListEntry, PROTECT_RULES, ProtectRule, SUBJECTS,
-        Subject, TIERS, flags, subject_flags,
+        AddressGroup, DestinationEntry, Generation, KINDS, ListEntry, Open, PROTECT_RULES, ProtectRule,
+        SUBJECTS, Subject, TIERS, flags, subject_flags,
     },
     line::Block as CoreBlock,
     verdict::Reason,
@@ -160,13 +163,14 @@ fn generation(policy: &Policy, levers: &[Lever], now_ns: u64, image: &mut Image)
     set(policy.default.action == DefaultAction::Drop, flags::DEFAULT_DROP);
     set(policy.default.replies == Replies::Socket, flags::REPLIES);
     set(policy.default.essential == Essential::Pass, flags::ESSENTIAL);
-    set(
-        image
-            .subjects
-            .iter()
-            .any(|subject| subject.flags & (0b1111 * subject_flags::TIER) != 0),
-        flags::LIMITS,
-    );
+    let used = image
+        .subjects
+        .iter()
+        .fold(0, |used, subject| used | subject.flags);
+    let offers = subject_flags::RESERVE | subject_flags::BLOCK;
+    set(used & (0b1111 * subject_flags::TIER) != 0, flags::LIMITS);
+    set(used & (0b11 * subject_flags::TIER | offers) != 0, flags::PROOFS);
+    set(used & offers != 0, flags::OFFERS);
     for lever in levers {
         if let Lever::Bypass {
             service,
@@ -231,6 +235,8 @@ fn list_bits(lists: &[List], names: &[String]) -> u64 {
 #[derive(Clone, Copy, Default)]
 struct Plan {
     tiers: [Limits; TIERS],
+    /// Of the total's bursts, in millionths.
+    reserve_ppm: u32,
     block: Option<Block>,
     networks: (u8, u8),
 }
@@ -273,6 +279,7 @@ impl Builder<'_> {
         let own = service.per_source.unwrap_or_default();
         let network = service.per_network;
         let total = service.total.map(|total| total.limits).unwrap_or_default();
+        let reserve_ppm = service.total.and_then(|total| total.reserve_ppm).unwrap_or(0);
         let plan = Plan {
             tiers: [
                 own.limits,
@@ -280,6 +287,7 @@ impl Builder<'_> {
                 Limits::default(),
                 total,
             ],
+            reserve_ppm,
             block: own.block,
             networks: network.map_or((32, 128), |tier| (tier.ipv4_prefix, tier.ipv6_prefix)),
         };
@@ -308,6 +316,7 @@ impl Builder<'_> {
                     class.total.unwrap_or_default(),
                     total,
                 ],
+                reserve_ppm,
                 block: own.block,
                 networks: class
                     .per_network
@@ -400,6 +409,12 @@ impl Builder<'_> {
                 subject.buckets[tier][kind] = self.registry.bucket(&name, home, limit, self.now_ns)?;
                 subject.flags |= subject_flags::TIER << tier;
                 reasons.push(Reason::of_bucket(tier, kind));
+                if tier == 3 && plan.reserve_ppm != 0 {
+                    subject.open[kind] =
+                        open(limit.burst, &subject.buckets[tier][kind], kind, plan.reserve_ppm);
+                    subject.flags |= subject_flags::RESERVE;
+                    reasons.push(Reason::of_reserve(kind));
+                }
             }
         }
         if let Some(block) = plan.block {
@@ -446,6 +461,25 @@ impl Builder<'_> {
     }
 }
 
+/// How deep strangers may charge a total of which a share of the burst is kept for proven sources. Of the rest a quarter
+/// is for those who ask again: first SYNs, of which a flood brings any number, leave it alone.
+fn open(burst: u64, spec: &Spec, kind: usize, reserve_ppm: u32) -> Open {
+    let reserve = (u128::from(burst) * u128::from(reserve_ppm) / 1_000_000) as u64;
+    // Never less than a packet, or nobody could come in to prove anything.
+    let least = if kind == 1 { LARGEST_FRAME.min(burst) } else { 1 };
+    let retry = (burst - reserve.min(burst)).max(least);
+    let stranger = (retry - retry / 4).max(least);
+    // A shared cell charges a whole number of units for each token, and its depth is the burst times that.
+    let units = |tokens: u64| (u64::from(spec.cost) * tokens) >> spec.fraction;
+    Open {
+        stranger: units(stranger),
+        retry: units(retry),
+    }
+}
+
+/// The largest frame of an ordinary MTU, from the Ethernet header on.
+const LARGEST_FRAME: u64 = 1_514;
+
 fn bucket_name(service: &str, class: &str, tier: usize, kind: usize) -> BucketName {
     BucketName {
         service: service.to_owned(),
@@ -468,7 +502,7 @@ fn scaled(limit: Limit, percent: u32, kind: usize, home: Home) -> Limit {
         (_, Home::Shared) => 1_000_000_000,
     };
     // A byte bucket that no full frame fits into would stop the service instead of tightening it.
-    let least = if kind == 1 { 1_514 } else { 1 };
+    let least = if kind == 1 { LARGEST_FRAME } else { 1 };
     let fastest = if kind == 1 { 50_000_000_000 } else { 100_000_000 };
     Limit {
         rate: scale(limit.rate).min(fastest),

@@ -254,6 +254,9 @@ fn packets() -> impl Strategy<Value = (Packet, IpAddr)> {
                 } else {
                     0
                 },
+                tcp_flags: 0,
+                sequence: 0,
+                acknowledgement: 0,
             };
             (packet, address)
         })

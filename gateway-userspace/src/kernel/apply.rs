@@ -159,6 +159,7 @@ impl Dataplane {
         let gone = std::mem::take(&mut image.gone);
         self.drop_bans_of(&gone)?;
         self.clear_series(&cleared)?;
+        self.watch_handshakes(false)?;
         super::trim();
         Ok(Applied {
             services: policy.services.len(),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Attachment, KernelError, XdpMode, XdpModeChoice,
+    Attachment, KernelError, XdpMode, XdpModeChoice, handshakes,
     object::{self, Constants, not_permitted},
     pins, sys,
 };
@@ -131,7 +131,7 @@ fn create(
     let mut refusal: Option<std::io::Error> = None;
     for (mode, name, flags) in attempts {
         let fresh = object::load(program, name)?;
-        match sys::link_create(fresh, index, flags) {
+        match sys::link_create(fresh, sys::Target::Xdp(index, flags)) {
             Ok(link) => {
                 let path = pins::link(dir, mode, interface);
                 sys::pin(link.as_fd(), &path)
@@ -214,5 +214,6 @@ pub(super) fn detach(dir: &Path, interface: &str) -> Result<bool, KernelError> {
             .map_err(|source| pins::io_error(format!("cannot remove {}", path.display()), source))?;
         found = true;
     }
+    handshakes::detach_egress(dir, interface)?;
     Ok(found)
 }

@@ -7,6 +7,7 @@ mod apply;
 mod attach;
 mod bans;
 mod counters;
+mod handshakes;
 mod object;
 mod pins;
 mod state;
@@ -56,6 +57,8 @@ pub struct Dataplane {
     ready: bool,
     /// Whether enforcement was taken off and everything pinned removed.
     gone: bool,
+    /// What could not be attached of the programs that see handshakes.
+    handshake_faults: Vec<String>,
     _lock: Flock<File>,
 }
 
@@ -152,6 +155,7 @@ impl Dataplane {
             written: apply::Written::default(),
             ready: false,
             gone: false,
+            handshake_faults: Vec::new(),
             _lock: lock,
         };
         for at in 0..4 {
@@ -211,6 +215,7 @@ impl Dataplane {
         let attachment = attach::attach(&self.dir, &self.set, &constants, interface, mode);
         trim();
         let attachment = attachment?;
+        self.watch_handshakes(true)?;
         self.retire_old_sets()?;
         Ok(attachment)
     }
@@ -332,6 +337,7 @@ pub fn detach(bpffs: &Path, interfaces: &[String]) -> Result<(Vec<String>, Vec<S
 
 /// Removes all that is pinned.
 fn clear(bpffs: &Path) -> Result<(), KernelError> {
+    handshakes::detach_connections(bpffs)?;
     for (_, set) in pins::sets(bpffs)? {
         pins::remove(&set)?;
     }

@@ -7,7 +7,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    programs::{ProgramError, Xdp},
+    programs::{Program, ProgramError},
 };
 
 use super::{KernelError, pins};
@@ -35,6 +35,10 @@ pub(super) const MAPS: &[&str] = &[
     "BANS_V6",
     "SOURCES",
     "SHARED",
+    "PROOFS",
+    "OFFERS",
+    "ATTEMPTS",
+    "NOTICES",
     "VERSIONS",
     "COUNTERS",
     "EVENTS_SEEN",
@@ -64,6 +68,7 @@ pub(super) fn prepare(set: &Path, constants: &Constants) -> Result<Ebpf, KernelE
     loader.override_global("INTERFACE", &constants.interface, true);
     loader.override_global("TEST_CLOCK", &test_clock, true);
     loader.map_max_entries("SOURCES", constants.lines);
+    loader.map_max_entries("PROOFS", constants.lines);
     for map in MAPS {
         loader.map_pin_path(map, pins::map(set, map));
     }
@@ -75,15 +80,16 @@ pub(super) fn load<'a>(object: &'a mut Ebpf, name: &str) -> Result<BorrowedFd<'a
     let missing = || KernelError::Load {
         why: format!("the object has no program {name}"),
     };
-    let program: &mut Xdp = object
-        .program_mut(name)
-        .ok_or_else(missing)?
-        .try_into()
-        .map_err(|_| missing())?;
+    let program = object.program_mut(name).ok_or_else(missing)?;
     // One that was loaded for another attempt serves again.
-    if program.fd().is_err()
-        && let Err(error) = program.load()
-    {
+    let loaded = match program {
+        _ if program.fd().is_ok() => Ok(()),
+        Program::Xdp(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        Program::SockOps(program) => program.load(),
+        _ => return Err(missing()),
+    };
+    if let Err(error) = loaded {
         return Err(match error {
             ProgramError::SyscallError(call) if denied(&call.io_error) => not_permitted("load BPF programs"),
             ProgramError::LoadError { io_error, .. } if denied(&io_error) => {

@@ -4,7 +4,7 @@
 //! <bpffs>/set-<n>/<MAP>            the maps of one set; a higher number has replaced a lower one
 //! <bpffs>/set-<n>/page-<i>-<p>     counter page p of interface i
 //! <bpffs>/set-<n>/state            registry, policy text and levers, as text in an array
-//! <bpffs>/links/<mode>-<interface> the links
+//! <bpffs>/links/<mode>-<interface> the links; egress-<interface> and connections: of the programs that see handshakes
 //! ```
 
 use std::{
@@ -41,8 +41,12 @@ pub(super) fn link(dir: &Path, mode: XdpMode, interface: &str) -> PathBuf {
         XdpMode::Native => "native",
         XdpMode::Generic => "generic",
     };
-    let escaped = interface.replace('~', "~7e").replace('.', "~2e");
-    links(dir).join(format!("{mode}-{escaped}"))
+    links(dir).join(format!("{mode}-{}", escape(interface)))
+}
+
+/// An interface's name as bpffs takes it.
+pub(super) fn escape(interface: &str) -> String {
+    interface.replace('~', "~7e").replace('.', "~2e")
 }
 
 /// The mode and interface of a link's file name.

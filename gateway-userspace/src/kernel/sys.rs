@@ -96,16 +96,62 @@ pub(super) fn pin(descriptor: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     bpf(bpf_cmd::BPF_OBJ_PIN, &mut attributes).map(drop)
 }
 
-/// Attaches an XDP program to an interface by link; never by netlink.
-pub(super) fn link_create(program: BorrowedFd<'_>, ifindex: u32, flags: u32) -> io::Result<OwnedFd> {
-    /// `BPF_XDP` (include/uapi/linux/bpf.h, `enum bpf_attach_type`).
+/// What a program is attached to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Target<'a> {
+    /// What an interface receives, before the network stack; with the flags of an XDP mode.
+    Xdp(u32, u32),
+    /// What an interface sends (kernel 6.6).
+    Egress(u32),
+    /// The TCP connections below a cgroup.
+    Connections(BorrowedFd<'a>),
+}
+
+/// Attaches a program by link; never by netlink.
+pub(super) fn link_create(program: BorrowedFd<'_>, target: Target<'_>) -> io::Result<OwnedFd> {
+    // `enum bpf_attach_type` (include/uapi/linux/bpf.h).
+    const BPF_CGROUP_SOCK_OPS: u32 = 3;
     const BPF_XDP: u32 = 37;
+    const BPF_TCX_EGRESS: u32 = 47;
     let mut attributes = blank();
     attributes.link_create.__bindgen_anon_1.prog_fd = program.as_raw_fd() as u32;
-    attributes.link_create.__bindgen_anon_2.target_ifindex = ifindex;
-    attributes.link_create.attach_type = BPF_XDP;
-    attributes.link_create.flags = flags;
+    match target {
+        Target::Xdp(ifindex, flags) => {
+            attributes.link_create.__bindgen_anon_2.target_ifindex = ifindex;
+            attributes.link_create.attach_type = BPF_XDP;
+            attributes.link_create.flags = flags;
+        }
+        Target::Egress(ifindex) => {
+            attributes.link_create.__bindgen_anon_2.target_ifindex = ifindex;
+            attributes.link_create.attach_type = BPF_TCX_EGRESS;
+        }
+        Target::Connections(cgroup) => {
+            attributes.link_create.__bindgen_anon_2.target_fd = cgroup.as_raw_fd() as u32;
+            attributes.link_create.attach_type = BPF_CGROUP_SOCK_OPS;
+        }
+    }
     bpf(bpf_cmd::BPF_LINK_CREATE, &mut attributes).map(owned)
+}
+
+/// The cookie of a socket's network namespace (kernel 5.14).
+pub(super) fn namespace_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut cookie = 0u64;
+    let mut size = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: a live socket, and a place of the size that is given along.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut size,
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(cookie)
+    }
 }
 
 /// Replaces the program of a link atomically; on failure the old one stays.

@@ -51,6 +51,8 @@ pub const BYTE_BURST: RangeInclusive<u64> = 1_514..=250_000_000;
 /// Burst of bytes of a total.
 pub const BYTE_BURST_TOTAL: RangeInclusive<u64> = 1_514..=1_000_000_000_000;
 
+/// The largest `reserve`, in millionths.
+pub const MAX_RESERVE_PPM: u32 = 900_000;
 /// How long a block lasts, in seconds.
 pub const BLOCK_FOR: RangeInclusive<u64> = 1..=86_400;
 /// How many drops start a block.

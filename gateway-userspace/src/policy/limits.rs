@@ -95,10 +95,13 @@ pub(super) fn total(section: &Section<'_>, sink: &mut Sink<'_>) -> Total {
     section.check_keys(&[packets, bytes, connections, "reserve"], &[], sink);
     let reserve_ppm = section.get("reserve").and_then(|item| {
         let share = share(&item, sink)?;
-        sink.warn(
-            &item,
-            "is read and checked, but this version of weir keeps no reserve yet",
-        );
+        if share > bounds::MAX_RESERVE_PPM {
+            sink.bad(
+                &item,
+                "must leave at least 10 % to sources that have proven nothing yet, or nobody new could come in",
+            );
+            return None;
+        }
         Some(share)
     });
     Total {

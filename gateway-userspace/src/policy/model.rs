@@ -218,7 +218,7 @@ pub struct PerNetwork {
 pub struct Total {
     /// The buckets.
     pub limits: Limits,
-    /// Share of the burst kept for proven sources, in millionths. Read and checked, not enforced yet.
+    /// Share of each burst that is kept for proven sources, in millionths, 0 to 900,000.
     pub reserve_ppm: Option<u32>,
 }
 

@@ -16,10 +16,13 @@ use gateway_core::{
     classify::{Groups, Tables},
     frame::Slice,
     hash::{self, Key},
-    image::{AddressGroup, DestinationEntry, Generation, ListEntry, ProtectRule, Subject},
+    image::{AddressGroup, DestinationEntry, Generation, ListEntry, Notice, ProtectRule, Subject, flags},
     judge::{self, Event, Judgement, Shared},
+    limit,
     line::{Line, Versions, WORDS},
     packet::{Address, Network, Packet},
+    parse::parse,
+    proof,
 };
 use ipnet::IpNet;
 
@@ -46,7 +49,13 @@ pub struct Twin {
     sockets: BTreeSet<Socket>,
     key: Key,
     lines: Vec<[Cell<u64>; WORDS]>,
-    shared: RefCell<HashMap<u32, Cell<u64>>>,
+    shared: Words,
+    /// Lines of proofs, a word an entry.
+    proofs: Words,
+    offers: Words,
+    attempts: Words,
+    notices: RefCell<Vec<Notice>>,
+    open_at_ns: u64,
     events: [Cell<u64>; judge::EVENTS as usize],
     now_ns: u64,
 }
@@ -78,6 +87,11 @@ impl Twin {
                 .map(|_| std::array::from_fn(|_| Cell::new(0)))
                 .collect(),
             shared: RefCell::default(),
+            proofs: RefCell::default(),
+            offers: RefCell::default(),
+            attempts: RefCell::default(),
+            notices: RefCell::default(),
+            open_at_ns: 0,
             events: std::array::from_fn(|_| Cell::new(0)),
             now_ns: 0,
         };
@@ -129,6 +143,32 @@ impl Twin {
     /// Tells of a connected socket of the host.
     pub fn open_socket(&mut self, socket: Socket) {
         self.sockets.insert(socket);
+    }
+
+    /// Sets from when on the node is judged as if it only watched, in nanoseconds; 0: never.
+    pub fn open_at(&mut self, open_at_ns: u64) {
+        self.open_at_ns = open_at_ns;
+    }
+
+    /// A frame leaves.
+    pub fn leaves(&self, frame: &[u8]) {
+        if let Ok(packet) = parse(&Slice::whole(frame)) {
+            proof::offer(&self, &self.key, self.now_ns, &packet);
+        }
+    }
+
+    /// The host's own TCP has completed a handshake with a source.
+    pub fn prove(&self, source: IpAddr) {
+        let v6 = source.is_ipv6();
+        let hash = limit::hash_of_address(&self.key, &self.image.generation, v6, &prefix::words(source));
+        if let Some(line) = proof::Tables::proofs(&self, hash) {
+            proof::prove(&line, hash, self.now_ns);
+        }
+    }
+
+    /// The blocks that have begun since the last call.
+    pub fn notices(&self) -> Vec<Notice> {
+        self.notices.take()
     }
 
     /// Judges a frame that is wholly there.
@@ -222,27 +262,70 @@ impl Line for TwinLine<'_> {
     }
 }
 
-/// A shared cell of the twin.
-#[derive(Debug)]
-pub struct TwinShared<'a>(&'a Twin, u32);
+/// Words of a table most of which nobody uses, by number.
+type Words = RefCell<HashMap<u32, u64>>;
 
-impl Shared for TwinShared<'_> {
+/// A word of one of the twin's tables.
+#[derive(Debug)]
+pub struct TwinWord<'a>(&'a Words, u32);
+
+impl Shared for TwinWord<'_> {
     fn get(&self) -> u64 {
-        self.0.shared.borrow().get(&self.1).map_or(0, Cell::get)
+        self.0.borrow().get(&self.1).copied().unwrap_or(0)
     }
 
     fn swap(&self, old: u64, new: u64) -> bool {
         let same = self.get() == old;
         if same {
-            self.0.shared.borrow_mut().entry(self.1).or_default().set(new);
+            self.0.borrow_mut().insert(self.1, new);
         }
         same
     }
 }
 
+/// A line of the twin's proofs.
+#[derive(Debug)]
+pub struct TwinProofs<'a>(&'a Words, u32);
+
+impl TwinProofs<'_> {
+    const fn word(&self, at: usize) -> TwinWord<'_> {
+        TwinWord(self.0, self.1 * WORDS as u32 + at as u32)
+    }
+}
+
+impl Line for TwinProofs<'_> {
+    fn get(&self, at: usize) -> u64 {
+        self.word(at).get()
+    }
+
+    fn swap(&self, at: usize, old: u64, new: u64) -> bool {
+        self.word(at).swap(old, new)
+    }
+}
+
+impl<'a> proof::Tables for &'a Twin {
+    type Proofs = TwinProofs<'a>;
+    type Word = TwinWord<'a>;
+
+    fn proofs(&self, hash: u64) -> Option<TwinProofs<'a>> {
+        Some(TwinProofs(
+            &self.proofs,
+            hash::line(hash, self.lines.len() as u32),
+        ))
+    }
+
+    fn offers(&self, at: u32) -> Option<TwinWord<'a>> {
+        Some(TwinWord(&self.offers, at))
+    }
+
+    fn attempts(&self, at: u32) -> Option<TwinWord<'a>> {
+        Some(TwinWord(&self.attempts, at))
+    }
+}
+
 impl<'a> judge::Environment for &'a Twin {
     type Line = TwinLine<'a>;
-    type Shared = TwinShared<'a>;
+    type Shared = TwinWord<'a>;
 
     fn generation(&self) -> &Generation {
         &self.image.generation
@@ -252,8 +335,8 @@ impl<'a> judge::Environment for &'a Twin {
         self.now_ns
     }
 
-    fn key(&self) -> &Key {
-        &self.key
+    fn key(&self) -> Key {
+        self.key
     }
 
     fn line(&self, hash: u64) -> Option<TwinLine<'a>> {
@@ -262,8 +345,8 @@ impl<'a> judge::Environment for &'a Twin {
             .map(TwinLine)
     }
 
-    fn shared(&self, id: u32) -> Option<TwinShared<'a>> {
-        Some(TwinShared(self, id))
+    fn shared(&self, id: u32) -> Option<TwinWord<'a>> {
+        Some(TwinWord(&self.shared, id))
     }
 
     fn subject(&self, number: u32) -> Option<&Subject> {
@@ -306,6 +389,21 @@ impl<'a> judge::Environment for &'a Twin {
     fn note(&self, event: Event) {
         let count = &self.events[event as usize];
         count.set(count.get() + 1);
+    }
+
+    fn announce(&self, packet: &Packet, subject: &Subject, whole: bool) {
+        self.notices.borrow_mut().push(judge::notice(
+            &self.image.generation,
+            packet,
+            subject,
+            self.now_ns,
+            whole,
+        ));
+    }
+
+    fn watched(&self) -> bool {
+        self.image.generation.flags & flags::MONITOR != 0
+            || self.open_at_ns != 0 && self.now_ns >= self.open_at_ns
     }
 }
 

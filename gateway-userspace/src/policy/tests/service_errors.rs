@@ -321,6 +321,11 @@ fn buckets() {
         "expected a share such as",
     );
     web(
+        "[service.total]\nreserve = \"90.1%\"",
+        "6:11: service[1].total.reserve @: \"90.1%\"",
+        "must leave at least 10 %",
+    );
+    web(
         "[service.total]\nblock = {}",
         "6:1: service[1].total.block @",
         "expected one of packets",
