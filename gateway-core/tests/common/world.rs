@@ -1,19 +1,23 @@
 //! An environment of one service, one source table of one line, and whatever a test says of lists, bans and sockets.
 
+#![allow(dead_code, reason = "each test program uses some of this")]
+
 use std::{cell::RefCell, collections::BTreeMap};
 
 use gateway_core::{
     bucket::spec::{Home, Kind, Spec},
     classify::{Groups, Tables, class},
+    frame::Slice,
     hash::{self, Domain, Key},
     image::{
-        AddressGroup, DestinationEntry, Generation, KINDS, ListEntry, ProtectRule, Subject, TIERS, flags,
-        subject_flags,
+        AddressGroup, DestinationEntry, Generation, KINDS, ListEntry, Open, ProtectRule, Subject, TIERS,
+        flags, subject_flags,
     },
     judge::{Environment, Event, Shared},
     limit,
     line::{self, Block, Line, Versions, WORDS},
     packet::{Address, Packet},
+    parse::parse,
     proof,
 };
 
@@ -167,6 +171,28 @@ impl World {
             ..self.service.block
         };
         line::strike_once(&WorldLine(self, at), &block, hash, self.now_ns, true);
+    }
+
+    /// The total of a kind keeps a reserve: strangers charge so much of it, those who ask again so much more.
+    pub(crate) fn reserve(&mut self, kind: usize, stranger: u64, retry: u64) {
+        let charge = self.service.buckets[3][kind].charge(1);
+        self.service.open[kind] = Open {
+            stranger: stranger * charge,
+            retry: retry * charge,
+        };
+        self.service.flags |= subject_flags::RESERVE;
+        self.generation.flags |= flags::PROOFS | flags::OFFERS;
+    }
+
+    /// A frame leaves.
+    pub(crate) fn leaves(&self, frame: &[u8]) {
+        let packet = parse(&Slice::whole(frame)).expect("a well-formed frame");
+        proof::offer(&self, &KEY, self.now_ns, &packet);
+    }
+
+    /// How many words of the table of proofs are in use.
+    pub(crate) fn proofs(&self) -> usize {
+        self.proofs.borrow().len()
     }
 
     /// The host's own TCP has completed a handshake with the source of the tests' IPv4 frames.

@@ -1,0 +1,366 @@
+//! Who counts as proven, whose SYN counts as one that comes again, and what either is worth.
+
+#[path = "common/frames.rs"]
+mod frames;
+#[path = "common/world.rs"]
+mod world;
+
+use frames::*;
+use gateway_core::{
+    frame::Slice,
+    judge::{Event, judge},
+    line::Line,
+    proof::{self, LIFETIME, REFRESH},
+    verdict::{Reason, Verdict},
+};
+use proptest::prelude::*;
+use std::cell::Cell;
+use world::{OVERFLOW_LINES, SECOND, World};
+
+const TCP: u8 = 6;
+/// A second in which the slow buckets of this world refill a whole packet: rates are rounded by up to 0.05 %.
+const REFILL: u64 = SECOND + SECOND / 100;
+/// The unit of the clock of proofs.
+const PROOF_SECOND: u64 = 1 << 30;
+
+/// A segment of the connection between the tests' source and port 443 of their destination.
+fn segment(flags: u8, sequence: u32, acknowledgement: u32) -> Vec<u8> {
+    let mut header = tcp(40_000, 443, flags);
+    header[4..8].copy_from_slice(&sequence.to_be_bytes());
+    header[8..12].copy_from_slice(&acknowledgement.to_be_bytes());
+    ethernet(0x0800, &ipv4(TCP, &header))
+}
+
+/// The same connection's other direction.
+fn back(flags: u8, sequence: u32) -> Vec<u8> {
+    let mut frame = segment(flags, sequence, 1);
+    for at in 0..4 {
+        frame.swap(26 + at, 30 + at);
+    }
+    frame.swap(34, 36);
+    frame.swap(35, 37);
+    frame
+}
+
+fn verdict(world: &World, frame: &[u8]) -> (Verdict, Reason) {
+    let judgement = judge(&world, &Slice::whole(frame));
+    (judgement.verdict, judgement.reason)
+}
+
+/// How many of a hundred frames pass.
+fn passed(world: &World, frame: impl Fn(u32) -> Vec<u8>) -> usize {
+    (0..100)
+        .filter(|number| verdict(world, &frame(*number)).0 == Verdict::Pass)
+        .count()
+}
+
+fn reserved() -> World {
+    let mut world = World::new();
+    world.limit(3, 0, 40);
+    world.reserve(0, 20, 30);
+    world
+}
+
+#[derive(Default)]
+struct Proofs([Cell<u64>; 8]);
+
+impl Line for Proofs {
+    fn get(&self, at: usize) -> u64 {
+        self.0[at].get()
+    }
+
+    fn swap(&self, at: usize, old: u64, new: u64) -> bool {
+        self.0[at].replace(new) == old
+    }
+}
+
+#[test]
+fn a_proof_lasts_an_hour_from_the_last_handshake() {
+    let (line, begin) = (Proofs::default(), 5 * PROOF_SECOND);
+    proof::prove(&line, 7, begin);
+    let end = begin + LIFETIME * PROOF_SECOND;
+    assert!(proof::proven(&line, 7, begin) && proof::proven(&line, 7, end));
+    assert!(!proof::proven(&line, 7, end + PROOF_SECOND));
+    assert!(!proof::proven(&line, 8, begin), "somebody else's");
+    // Another handshake before the end, and it lasts an hour from there; a minute is too soon to write it again.
+    let soon = begin + (REFRESH - 1) * PROOF_SECOND;
+    proof::prove(&line, 7, soon);
+    assert!(!proof::proven(&line, 7, end + PROOF_SECOND));
+    let later = begin + REFRESH * PROOF_SECOND;
+    proof::prove(&line, 7, later);
+    assert!(proof::proven(&line, 7, later + LIFETIME * PROOF_SECOND));
+    assert_eq!(
+        (0..8).filter(|at| line.get(*at) != 0).count(),
+        1,
+        "one source, one cell"
+    );
+    // A clock that is a little behind the one that proved.
+    assert!(proof::proven(&line, 7, later - PROOF_SECOND));
+}
+
+#[test]
+fn in_a_full_line_the_oldest_proof_goes() {
+    let line = Proofs::default();
+    for source in 0..8 {
+        proof::prove(&line, 100 + source, (10 + source) * 100 * PROOF_SECOND);
+    }
+    let now = 1_800 * PROOF_SECOND;
+    proof::prove(&line, 100, now);
+    proof::prove(&line, 200, now);
+    let proven: Vec<u64> = (100..108)
+        .chain([200])
+        .filter(|source| proof::proven(&line, *source, now))
+        .collect();
+    // 100 was used again, so 101 was the oldest.
+    assert_eq!(proven, [100, 102, 103, 104, 105, 106, 107, 200]);
+}
+
+#[test]
+fn strangers_stop_at_the_reserve_and_proven_sources_at_the_bottom() {
+    let world = reserved();
+    assert_eq!(passed(&world, |_| segment(ACK, 1, 1)), 20);
+    assert_eq!(
+        verdict(&world, &segment(ACK, 1, 1)),
+        (Verdict::Drop, Reason::ReservePackets)
+    );
+    world.prove_source();
+    assert_eq!(passed(&world, |_| segment(ACK, 1, 1)), 20);
+    assert_eq!(
+        verdict(&world, &segment(ACK, 1, 1)),
+        (Verdict::Drop, Reason::TotalPackets)
+    );
+}
+
+/// Nothing is wasted: who comes alone gets what is free, and what proven sources took is not counted against strangers twice.
+#[test]
+fn one_cell_serves_both() {
+    let mut world = reserved();
+    world.prove_source();
+    assert_eq!(passed(&world, |_| segment(ACK, 1, 1)), 40);
+    // Twenty-five refill: five above what strangers may take.
+    world.now_ns += 25 * REFILL;
+    let stranger = |_| {
+        let mut frame = segment(ACK, 1, 1);
+        frame[29] = 77;
+        frame
+    };
+    assert_eq!(passed(&world, stranger), 5);
+    assert_eq!(passed(&world, |_| segment(ACK, 1, 1)), 20);
+}
+
+#[test]
+fn the_ack_of_a_handshake_that_passes_through_proves_its_source() {
+    let world = reserved();
+    world.leaves(&back(SYN | ACK, 4_000_000_000));
+    let answer = segment(ACK, 1, 4_000_000_001);
+    assert_eq!(verdict(&world, &answer), (Verdict::Pass, Reason::Pass));
+    assert_eq!(world.proofs(), 1);
+    assert_eq!(passed(&world, |_| segment(ACK, 1, 1)), 39, "down to the bottom");
+}
+
+#[test]
+fn only_the_right_number_in_time_and_once_proves() {
+    let syn_ack = back(SYN | ACK, 900);
+    let elsewhere = |at: usize, value: u8| {
+        let mut frame = segment(ACK, 1, 901);
+        frame[at] = value;
+        frame
+    };
+    for (what, seconds, frame) in [
+        ("another number", 0, segment(ACK, 1, 902)),
+        ("the SYN-ACK's own number", 0, segment(ACK, 1, 900)),
+        ("a reset", 0, segment(ACK | 0x04, 1, 901)),
+        ("a SYN", 0, segment(ACK | SYN, 1, 901)),
+        ("another source", 0, elsewhere(29, 200)),
+        ("another source port", 0, elsewhere(35, 9)),
+        ("another destination", 0, elsewhere(33, 200)),
+        ("another port", 0, elsewhere(37, 9)),
+        ("two minutes later", 120, segment(ACK, 1, 901)),
+    ] {
+        let mut world = reserved();
+        world.leaves(&syn_ack);
+        world.now_ns += seconds * SECOND;
+        verdict(&world, &frame);
+        assert_eq!(world.proofs(), 0, "{what}");
+    }
+    for left in [
+        segment(ACK, 1, 900),
+        back(SYN, 900),
+        back(ACK, 900),
+        back(SYN | ACK | 0x04, 900),
+    ] {
+        let world = reserved();
+        world.leaves(&left);
+        verdict(&world, &segment(ACK, 1, 901));
+        assert_eq!(world.proofs(), 0, "that was no offer");
+    }
+    // The number is worth one proof: an hour later it proves nobody.
+    let mut world = reserved();
+    world.leaves(&syn_ack);
+    verdict(&world, &segment(ACK, 1, 901));
+    assert_eq!(world.proofs(), 1);
+    world.now_ns += 2 * 3_600 * SECOND;
+    passed(&world, |_| segment(ACK, 1, 901));
+    assert_eq!(verdict(&world, &segment(ACK, 1, 901)).1, Reason::ReservePackets);
+}
+
+#[test]
+fn a_syn_that_comes_again_goes_before_those_that_come_first() {
+    let mut world = World::new();
+    world.limit(3, 2, 40);
+    world.reserve(2, 20, 30);
+    let syn = |sequence| segment(SYN, sequence, 0);
+    assert_eq!(passed(&world, syn), 20);
+    // A second later one more has refilled, which a first SYN takes, and then those of before come again.
+    world.now_ns += REFILL;
+    assert_eq!(passed(&world, |number| syn(1_000 + number)), 1);
+    assert_eq!(
+        verdict(&world, &syn(1_000_000)),
+        (Verdict::Drop, Reason::ReserveConnections)
+    );
+    assert_eq!(passed(&world, |number| syn(20 + number)), 10);
+    // The reserve is not for them either.
+    assert_eq!(
+        verdict(&world, &syn(99)),
+        (Verdict::Drop, Reason::ReserveConnections)
+    );
+}
+
+#[test]
+fn an_attempt_must_wait_and_counts_once() {
+    let mut world = World::new();
+    world.limit(3, 2, 40);
+    world.reserve(2, 20, 30);
+    let syn = |sequence| segment(SYN, sequence, 0);
+    passed(&world, syn);
+    let refused = (Verdict::Drop, Reason::ReserveConnections);
+    world.now_ns += SECOND / 2;
+    assert_eq!(
+        verdict(&world, &syn(50)),
+        refused,
+        "too soon for a retransmission"
+    );
+    world.now_ns += REFILL - SECOND / 2;
+    assert_eq!(
+        verdict(&world, &syn(200)),
+        (Verdict::Pass, Reason::Pass),
+        "what refilled"
+    );
+    assert_eq!(verdict(&world, &syn(50)), (Verdict::Pass, Reason::Pass));
+    for _ in 0..5 {
+        assert_eq!(
+            verdict(&world, &syn(50)),
+            refused,
+            "repeating it at once buys nothing"
+        );
+    }
+    world.now_ns += REFILL;
+    assert_eq!(
+        verdict(&world, &syn(201)),
+        refused,
+        "what refilled makes up for the one that came again"
+    );
+    assert_eq!(
+        verdict(&world, &syn(50)),
+        (Verdict::Pass, Reason::Pass),
+        "a second later it does"
+    );
+}
+
+#[test]
+fn what_others_fill_is_not_kept_from_proven_sources() {
+    let mut world = World::new();
+    world.limit(0, 0, 4);
+    world.lines = OVERFLOW_LINES;
+    let from = |source: u8| {
+        let mut frame = segment(ACK, 1, 1);
+        frame[29] = source;
+        frame
+    };
+    for source in 10..200 {
+        verdict(&world, &from(source));
+    }
+    let overflows = world.noted(Event::Overflow);
+    assert_eq!(overflows, 185, "five have cells");
+    world.prove_source();
+    assert_eq!(passed(&world, |_| segment(ACK, 1, 1)), 4, "its own bucket, whole");
+    assert_eq!(world.noted(Event::Overflow), overflows);
+    // And nobody takes its cell while it is in debt.
+    for source in 10..200 {
+        verdict(&world, &from(source));
+    }
+    assert_eq!(passed(&world, |_| segment(ACK, 1, 1)), 0);
+}
+
+#[test]
+fn a_strangers_excess_blocks_only_its_new_connections() {
+    for proven in [false, true] {
+        let mut world = World::new();
+        world.limit(0, 0, 10);
+        world.block_after(3);
+        if proven {
+            world.prove_source();
+        }
+        for _ in 0..13 {
+            verdict(&world, &segment(ACK, 1, 1));
+        }
+        assert_eq!(*world.blocks.borrow(), [proven]);
+        world.now_ns += 20 * SECOND;
+        let expected = if proven {
+            (Verdict::Drop, Reason::Block)
+        } else {
+            (Verdict::Pass, Reason::Pass)
+        };
+        assert_eq!(verdict(&world, &segment(ACK, 1, 1)), expected);
+        assert_eq!(
+            verdict(&world, &segment(SYN, 1, 0)),
+            (Verdict::Drop, Reason::Block)
+        );
+        // Who proves itself meanwhile is not blocked whole for what it did as a stranger.
+        world.prove_source();
+        assert_eq!(verdict(&world, &segment(ACK, 1, 1)), expected);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever anybody sends, with any flags and numbers, no packet alone proves anybody.
+    #[test]
+    fn packets_alone_change_no_proof(
+        packets in prop::collection::vec((any::<u8>(), any::<u32>(), any::<u32>(), any::<u8>(), 0u64..2_000_000_000), 1..200),
+    ) {
+        let mut world = reserved();
+        world.limit(0, 0, 50);
+        world.block_after(2);
+        for (flags, sequence, acknowledgement, source, gap) in packets {
+            world.now_ns += gap;
+            let mut frame = segment(flags, sequence, acknowledgement);
+            frame[29] = source;
+            verdict(&world, &frame);
+        }
+        prop_assert_eq!(world.proofs(), 0);
+    }
+
+    /// A total never admits more than its burst and what refilled, whoever comes in whatever order.
+    #[test]
+    fn a_reserve_lends_nothing(
+        packets in prop::collection::vec((any::<bool>(), any::<bool>(), 0u32..50, 0u64..200_000_000), 1..400),
+    ) {
+        let mut world = reserved();
+        world.limit(3, 2, 40);
+        world.reserve(2, 20, 30);
+        world.prove_source();
+        let begin = world.now_ns;
+        let mut admitted = 0;
+        for (known, syn, sequence, gap) in packets {
+            world.now_ns += gap;
+            let mut frame = segment(if syn { SYN } else { ACK }, sequence, 0);
+            if !known {
+                frame[29] = 99;
+            }
+            admitted += u64::from(verdict(&world, &frame).0 == Verdict::Pass);
+            prop_assert!(admitted <= 40 + (world.now_ns - begin) / SECOND + 1, "{} after {} ns", admitted, world.now_ns - begin);
+        }
+    }
+}
