@@ -8,9 +8,11 @@ mod world;
 use frames::*;
 use gateway_core::{
     frame::Slice,
-    judge::{Event, judge},
+    hash::Key,
+    judge::{Event, Shared, judge},
     line::Line,
-    proof::{self, LIFETIME, REFRESH},
+    parse::parse,
+    proof::{self, LIFETIME, REFRESH, Standing, Tables},
     verdict::{Reason, Verdict},
 };
 use proptest::prelude::*;
@@ -362,5 +364,75 @@ proptest! {
             admitted += u64::from(verdict(&world, &frame).0 == Verdict::Pass);
             prop_assert!(admitted <= 40 + (world.now_ns - begin) / SECOND + 1, "{} after {} ns", admitted, world.now_ns - begin);
         }
+    }
+}
+
+/// A table of attempts of its real size.
+struct Attempts(Vec<Cell<u64>>);
+
+struct Word<'a>(&'a Cell<u64>);
+
+impl Shared for Word<'_> {
+    fn get(&self) -> u64 {
+        self.0.get()
+    }
+
+    fn swap(&self, old: u64, new: u64) -> bool {
+        self.0.replace(new) == old
+    }
+}
+
+impl<'a> Tables for &'a Attempts {
+    type Proofs = Proofs;
+    type Word = Word<'a>;
+
+    fn proofs(&self, _hash: u64) -> Option<Proofs> {
+        None
+    }
+
+    fn offers(&self, _at: u32) -> Option<Word<'a>> {
+        None
+    }
+
+    fn attempts(&self, at: u32) -> Option<Word<'a>> {
+        self.0.get(at as usize).map(Word)
+    }
+}
+
+/// A word holds two attempts, so one is forgotten when two others have come to its word: of a flood of F first SYNs a second
+/// it is still known after t seconds with the chance e^−λ (1 + λ), λ = F t / 2²¹. `SPECIFICATION.md` has the figures.
+#[test]
+fn attempts_are_remembered_as_long_as_is_stated() {
+    let key = Key::new([
+        0x0123_4567_89ab_cdef,
+        0xfedc_ba98_7654_3210,
+        0x9ddf_ea08_eb38_2d69,
+        0xc2b2_ae3d_27d4_eb4f,
+    ]);
+    let syn = |source: u32, sequence: u32| {
+        let mut frame = segment(SYN, sequence, 0);
+        frame[26..30].copy_from_slice(&source.to_be_bytes());
+        parse(&Slice::whole(&frame)).expect("a well-formed frame")
+    };
+    for (flood, stated) in [(300_000, 0.991), (1_000_000, 0.917), (2_000_000, 0.753)] {
+        let attempts = Attempts(vec![Cell::new(0); proof::ATTEMPTS as usize]);
+        let (begin, known) = (100 * SECOND, 4_000);
+        for newcomer in 0..known {
+            proof::remember(&&attempts, &key, begin, &syn(newcomer, 1));
+        }
+        for number in 0..flood {
+            let now = begin + SECOND * u64::from(number) / u64::from(flood);
+            proof::remember(&&attempts, &key, now, &syn(0x1400_0000 + number, number));
+        }
+        let found = (0..known)
+            .filter(|newcomer| {
+                proof::standing(&&attempts, &key, begin + SECOND, &syn(*newcomer, 1), 0) == Standing::Retry
+            })
+            .count();
+        let share = found as f64 / f64::from(known);
+        assert!(
+            (share - stated).abs() < 0.025,
+            "{flood} a second: {share}, not {stated}"
+        );
     }
 }

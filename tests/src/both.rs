@@ -82,6 +82,17 @@ impl Both {
         )?)
     }
 
+    /// The twin.
+    pub fn twin(&self) -> &Twin {
+        &self.twin
+    }
+
+    /// A frame leaves, on both.
+    pub fn leaves(&mut self, frame: &[u8]) -> Result<()> {
+        self.twin.leaves(frame);
+        Ok(self.program.leaves(frame)?)
+    }
+
     /// Judges one frame on both, which must agree; says what they said.
     pub fn judge(&mut self, frame: &[u8]) -> Result<Said> {
         let judgement = self.twin.judge(frame);

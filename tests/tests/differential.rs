@@ -9,7 +9,10 @@
 
 use std::collections::BTreeSet;
 
-use gateway_core::hash::{Domain, Key, hash};
+use gateway_core::{
+    hash::{Domain, Key, hash},
+    judge::Event,
+};
 use weir_tests::{
     both::Both,
     frame::{ACK, Frame, QUIC_V1, SYN, TPID_8021Q},
@@ -204,6 +207,112 @@ fn plausible_frames() {
         "malformed",
     ];
     for reason in expected {
+        assert!(
+            reasons.contains(reason),
+            "no frame was judged {reason}: {reasons:?}"
+        );
+    }
+}
+
+const HOSTILE: &str = r#"
+version = 1
+[source]
+max_tracked = 1024
+[lists.good]
+action = "trust"
+prefixes = ["192.0.2.200/29"]
+[[service]]
+name = "web"
+protocol = ["tcp", "udp"]
+ports = [80]
+[service.per_source]
+packets = { rate = 20, burst = 8 }
+connections = { rate = 2, burst = 3 }
+block = { for = "2s", drops = 5, within = "5s" }
+[service.total]
+packets = { rate = 60, burst = 60 }
+bytes = { rate = "6kB", burst = "6kB" }
+connections = { rate = 10, burst = 12 }
+reserve = "40%"
+[[service]]
+name = "shop"
+protocol = "tcp"
+ports = [81]
+[service.total]
+connections = { rate = 5, burst = 5 }
+reserve = "20%"
+"#;
+
+/// A segment between one of a few clients and the services, with one of a few numbers, so that many come again and some
+/// answer others; or the other direction of it.
+fn segment(random: &mut Random, leaves: bool) -> Vec<u8> {
+    let v6 = random.next(4) == 0;
+    let client = if v6 {
+        format!("2001:db8:{:x}::1", random.next(8))
+    } else {
+        // Some come often enough to be limited and proven; the others fill lines.
+        match random.next(3) {
+            0 => format!("172.16.{}.{}", random.next(256), random.next(256)),
+            _ => format!("192.0.2.{}", random.next(208)),
+        }
+    };
+    let server = if v6 { "2001:db8:ffff::1" } else { "203.0.113.1" };
+    let (near, far) = (1000 + random.next(2) as u16, 80 + random.next(2) as u16);
+    let numbers = (random.next(4) as u32, random.next(5) as u32);
+    if leaves {
+        let flags = random.pick(&[SYN | ACK, SYN | ACK, SYN | ACK, ACK, SYN]);
+        return Frame::new()
+            .ip(server, &client)
+            .tcp(far, near, flags)
+            .numbers(numbers.0, numbers.1)
+            .build();
+    }
+    let frame = Frame::new().ip(&client, server);
+    match random.next(10) {
+        0 => frame.udp(near, far).payload(&[0; 100]).build(),
+        1 => frame.tcp(near, far, ACK).payload(&[0; 300]).build(),
+        2..=5 => frame.tcp(near, far, SYN).numbers(numbers.0, numbers.1).build(),
+        _ => frame.tcp(near, far, ACK).numbers(numbers.0, numbers.1).build(),
+    }
+}
+
+#[test]
+fn handshakes_reserves_and_kept_ways() {
+    require_root();
+    let mut random = Random::new(3);
+    let mut now = 1_000 * SECOND;
+    let mut both = Both::new(HOSTILE, now).unwrap();
+    let mut reasons = BTreeSet::new();
+    for _ in 0..1500 {
+        now += match random.next(60) {
+            0 => 3_600 * SECOND,
+            1 | 2 => 20 * SECOND,
+            3..=9 => SECOND,
+            _ => random.next(20_000_000) as u64,
+        };
+        both.set_clock(now).unwrap();
+        for _ in 0..random.next(6) {
+            let frame = segment(&mut random, true);
+            both.leaves(&frame).unwrap();
+        }
+        let frames: Vec<Vec<u8>> = (0..30).map(|_| segment(&mut random, false)).collect();
+        let tally = both.judge_all(frames.iter().map(Vec::as_slice)).unwrap();
+        reasons.extend(tally.into_keys().map(|(_, _, _, reason)| reason));
+    }
+    let overflows = both.twin().events(Event::Overflow);
+    assert!(overflows > 100, "the table was not filled: {overflows}");
+    for reason in [
+        "pass",
+        "trust",
+        "block",
+        "source_packets",
+        "source_connections",
+        "total_packets",
+        "total_connections",
+        "reserve_packets",
+        "reserve_bytes",
+        "reserve_connections",
+    ] {
         assert!(
             reasons.contains(reason),
             "no frame was judged {reason}: {reasons:?}"

@@ -42,6 +42,7 @@ pub trait Backend: Send {
         delete: &[(IpNet, Option<String>)],
     ) -> Result<(), KernelError>;
     fn bans(&self) -> Result<Vec<BanEntry>, KernelError>;
+    fn handshake_faults(&self) -> Vec<String>;
 }
 
 impl Backend for Dataplane {
@@ -105,6 +106,10 @@ impl Backend for Dataplane {
 
     fn bans(&self) -> Result<Vec<BanEntry>, KernelError> {
         Self::bans(self)
+    }
+
+    fn handshake_faults(&self) -> Vec<String> {
+        Self::handshake_faults(self).to_vec()
     }
 }
 

@@ -176,6 +176,11 @@ impl Engine {
         Ok(engine)
     }
 
+    /// What cannot be seen of handshakes, and what that means.
+    pub fn handshake_faults(&self) -> Vec<String> {
+        self.backend.handshake_faults()
+    }
+
     /// The policy file, read anew (SIGHUP), is put in force.
     pub fn reload(&mut self, file: Prepared) -> Result<PolicyApplied, Failure> {
         // The file counts as read only when it is in force: one that needs a restart is taken by the restart.

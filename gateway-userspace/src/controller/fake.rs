@@ -160,6 +160,10 @@ impl Backend for Fake {
         Ok(())
     }
 
+    fn handshake_faults(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     fn bans(&self) -> Result<Vec<BanEntry>, KernelError> {
         let kernel = self.0.lock().unwrap();
         let entries = kernel.bans.iter();

@@ -138,6 +138,9 @@ pub fn run(mut options: RunOptions) -> Result<(), RunError> {
     for attachment in &attached {
         log_attachment(attachment);
     }
+    for fault in engine.handshake_faults() {
+        tracing::warn!("{fault}");
+    }
 
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()

@@ -118,6 +118,7 @@ impl Engine {
             }
         }
         problems.extend(policy.difference.clone());
+        problems.extend(self.backend.handshake_faults());
         if losses.uncounted > 0 {
             problems.push(format!(
                 "{} packets were judged and not counted; please report this fault",

@@ -34,7 +34,7 @@ struct Trial {
     run: fn() -> Tried,
 }
 
-const TRIALS: [Trial; 7] = [
+const TRIALS: [Trial; 10] = [
     Trial {
         what: "XDP programs",
         mend: "Weir needs a kernel with CONFIG_BPF_SYSCALL and XDP",
@@ -64,6 +64,24 @@ const TRIALS: [Trial; 7] = [
         mend: "Weir needs Linux 5.5 or later for them",
         needed: true,
         run: mappable_array,
+    },
+    Trial {
+        what: "ring buffers (events of the packet path)",
+        mend: "Weir needs Linux 5.8 or later for them",
+        needed: true,
+        run: || map(MapType::RingBuf),
+    },
+    Trial {
+        what: "programs in the host's TCP (handshakes that prove a source)",
+        mend: "sources are proven by handshakes that pass through, and by nothing else",
+        needed: false,
+        run: || program(ProgramType::SockOps),
+    },
+    Trial {
+        what: "programs on the way out (handshakes that pass through)",
+        mend: "sources are proven by connections of this host, and by nothing else",
+        needed: false,
+        run: || program(ProgramType::SchedClassifier),
     },
     Trial {
         what: "socket lookups for TCP (replies = \"socket\")",

@@ -27,7 +27,7 @@ use super::{
 };
 
 /// The program on the way out.
-const EGRESS: &str = "weir_egress";
+pub(super) const EGRESS: &str = "weir_egress";
 /// The program in the host's TCP.
 const CONNECTIONS: &str = "weir_connections";
 

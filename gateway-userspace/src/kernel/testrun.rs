@@ -6,7 +6,7 @@ use aya::{Ebpf, programs::Xdp};
 use gateway_core::{image::Control, verdict::Verdict};
 
 use super::{
-    Counter, Dataplane, KernelError,
+    Counter, Dataplane, KernelError, handshakes,
     object::{self, Constants},
     pins::io_error,
     sys,
@@ -33,6 +33,7 @@ impl Dataplane {
         };
         let mut object = object::prepare(&self.set, &constants)?;
         object::load(&mut object, "weir")?;
+        object::load(&mut object, handshakes::EGRESS)?;
         Ok(TestProgram { object })
     }
 
@@ -83,6 +84,18 @@ impl TestProgram {
             .and_then(|program| program.info().ok())
             .and_then(|info| info.verified_instruction_count())
             .unwrap_or(0)
+    }
+
+    /// Shows a frame of at least 14 bytes to the program that sees what leaves.
+    pub fn leaves(&self, frame: &[u8]) -> Result<(), KernelError> {
+        let missing = || KernelError::Load {
+            why: "the object has no program for what leaves".into(),
+        };
+        let program = self.object.program(handshakes::EGRESS).ok_or_else(missing)?;
+        let fd = program.fd().map_err(|_| missing())?;
+        sys::test_run(std::os::fd::AsFd::as_fd(fd), frame, 1)
+            .map(drop)
+            .map_err(|source| io_error("cannot test-run the program".into(), source))
     }
 
     /// Runs the program `repeat` times on a frame of at least 14 bytes; the verdict of the last run and the time a run.

@@ -103,6 +103,8 @@ pub(super) enum Layer {
         target: u16,
         flags: u8,
         options: Vec<u8>,
+        sequence: u32,
+        acknowledgement: u32,
     },
     Udp {
         source: u16,
@@ -230,10 +232,12 @@ impl Layer {
                 target,
                 flags,
                 options,
+                sequence,
+                acknowledgement,
             } => {
                 let mut bytes = [source.to_be_bytes(), target.to_be_bytes()].concat();
-                bytes.extend(1_u32.to_be_bytes());
-                bytes.extend(0_u32.to_be_bytes());
+                bytes.extend(sequence.to_be_bytes());
+                bytes.extend(acknowledgement.to_be_bytes());
                 bytes.extend([
                     ((5 + options.len() / 4) << 4) as u8,
                     *flags,

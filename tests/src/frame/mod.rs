@@ -246,7 +246,26 @@ impl Frame {
             target,
             flags,
             options: Vec::new(),
+            sequence: 1,
+            acknowledgement: 0,
         })
+    }
+
+    /// The sequence and the acknowledgement number of the TCP header just added, in place of 1 and 0.
+    ///
+    /// # Panics
+    /// Where the last header is not TCP's.
+    #[must_use]
+    pub fn numbers(mut self, number: u32, answered: u32) -> Self {
+        match self.layers.last_mut() {
+            Some(Layer::Tcp {
+                sequence,
+                acknowledgement,
+                ..
+            }) => (*sequence, *acknowledgement) = (number, answered),
+            other => panic!("sequence numbers belong to a TCP header, not to {other:?}"),
+        }
+        self
     }
 
     /// Adds a UDP header.
