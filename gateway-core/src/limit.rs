@@ -131,6 +131,17 @@ pub fn hash_of(key: &Key, generation: &Generation, packet: &Packet) -> u64 {
     )
 }
 
+/// The IPv4 address that an IPv6 socket sees in mapped form (RFC 4291, 2.5.5.2), if it is one.
+#[inline(always)]
+pub const fn unmapped(address: Address) -> Option<u32> {
+    const PREFIX: u32 = 0xffff_u32.to_be();
+    if address[0] == 0 && address[1] == 0 && address[2] == PREFIX {
+        Some(address[3])
+    } else {
+        None
+    }
+}
+
 /// The hash of the source that an address belongs to.
 #[inline(always)]
 pub fn hash_of_address(key: &Key, generation: &Generation, v6: bool, address: &Address) -> u64 {

@@ -31,8 +31,6 @@ const LONGEST: u32 = 256;
 const INET: u32 = 2;
 /// `AF_INET6`.
 const INET6: u32 = 10;
-/// What stands before an IPv4 address in the IPv6 socket that serves it (RFC 4291, 2.5.5.2).
-const MAPPED: u32 = 0xffff_u32.to_be();
 
 /// A frame leaves.
 #[inline(always)]
@@ -108,10 +106,9 @@ fn prove(context: &SockOpsContext) {
                     (&raw const (*ops).remote_ip6[3]).read_volatile(),
                 ]
             };
-            if words[0] == 0 && words[1] == 0 && words[2] == MAPPED {
-                (false, [words[3], 0, 0, 0])
-            } else {
-                (true, words)
+            match limit::unmapped(words) {
+                Some(v4) => (false, [v4, 0, 0, 0]),
+                None => (true, words),
             }
         }
         _ => return,

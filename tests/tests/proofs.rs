@@ -73,6 +73,25 @@ fn a_connection_of_this_host_proves_its_peer() -> Result<()> {
 }
 
 #[test]
+fn a_connection_from_before_weir_proves_its_peer() -> Result<()> {
+    let site = Site::new()?;
+    let listener = site.node.run(|| TcpListener::bind("[::]:80"))??;
+    let target: SocketAddr = "10.77.0.2:80".parse()?;
+    let connected = site.client.run(|| {
+        tcp::connect_from(
+            SocketAddr::from(([10, 77, 0, 1], 0)),
+            target,
+            Duration::from_secs(5),
+        )
+    })??;
+    let accepted = listener.accept()?;
+    let weir = site.weir(RESERVED)?;
+    strangers_stop_before(&site, &weir, "10.77.0.1")?;
+    drop((connected, accepted));
+    Ok(())
+}
+
+#[test]
 fn packets_alone_prove_nobody() -> Result<()> {
     let site = Site::new()?;
     serve(&site.node)?;

@@ -40,7 +40,8 @@ impl Dataplane {
             .map("GENERATIONS")
             .get(&active)
             .map_err(|source| io_error("cannot read the generations".into(), source))?;
-        let uses = generation.map_or(0, |generation| generation.flags);
+        let generation = generation.unwrap_or_default();
+        let uses = generation.flags;
         let interfaces = attach::list(&self.dir)?;
         let mut object = None;
         self.handshake_faults.clear();
@@ -50,10 +51,11 @@ impl Dataplane {
             remove(&path)?;
         } else if fresh || !path.exists() {
             self.set_control(Control::Namespace, namespace_cookie())?;
-            if let Err(why) = self.attach_connections(&mut object, &path) {
-                self.handshake_faults.push(format!(
+            match self.attach_connections(&mut object, &path) {
+                Ok(()) => self.prove_established(&generation)?,
+                Err(why) => self.handshake_faults.push(format!(
                     "connections of this host cannot be seen ({why}): a source is proven only by handshakes that pass through"
-                ));
+                )),
             }
         }
         for interface in interfaces {

@@ -7,6 +7,7 @@ mod apply;
 mod attach;
 mod bans;
 mod counters;
+mod established;
 mod handshakes;
 mod object;
 mod pins;
