@@ -28,6 +28,8 @@ pub struct Observed {
     pub counters: Vec<Counter>,
     /// The attached interfaces.
     pub attachments: Vec<Attachment>,
+    /// 1 while the policy in force waits for confirmation, else 0.
+    pub pending: u64,
     /// Levers in force.
     pub levers: u64,
     /// The policy's lists.
@@ -115,6 +117,11 @@ fn control(observed: &Observed) -> Vec<MetricFamily> {
         ("sha256", &observed.sha256),
     ];
     vec![
+        single(
+            "weir_policy_pending",
+            "1 while the policy in force waits for confirmation.",
+            observed.pending,
+        ),
         single("weir_lever_active", "Emergency levers in force.", observed.levers),
         single(
             "weir_policy_pending",
@@ -259,6 +266,7 @@ mod tests {
                 fallback: None,
                 reused: false,
             }],
+            pending: 1,
             levers: 1,
             lists: vec![ListGauge {
                 list: "blocklist".into(),
@@ -279,6 +287,7 @@ mod tests {
         for line in [
             r#"weir_packets_total{interface="eth0",service="storefront",class="",verdict="drop",reason="source_packets"} 9007199254740991"#,
             r#"weir_attached{interface="eth0",xdp_mode="native"} 1"#,
+            "weir_policy_pending 1",
             "weir_lever_active 1",
             "weir_policy_pending 0",
             r#"weir_list_prefixes{list="blocklist"} 3"#,

@@ -210,7 +210,7 @@ fn series_keep_their_numbers_and_freed_ones_are_used_again() {
         assert!(free, "{record:?} shares its second number");
     }
     let end = registry.series_end();
-    let freed = registry.retire_series(|service, _| service != "a");
+    let freed = registry.retire_series(|record| record.service != "a");
     assert!(!freed.is_empty());
     compiled(
         &policy(vec![limited("b", 2, 2), limited("d", 1, 1), limited("e", 1, 1)]),
