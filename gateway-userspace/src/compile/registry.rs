@@ -92,7 +92,8 @@ pub struct Usage {
     services: BTreeMap<String, u32>,
     /// Versions in use, by bucket number.
     versions: BTreeMap<u32, Vec<u8>>,
-    series: BTreeSet<u32>,
+    /// Services and classes with counters.
+    counted: BTreeSet<(String, String)>,
 }
 
 impl Usage {
@@ -136,13 +137,13 @@ impl Registry {
             versions: used
                 .map(|(_, bucket)| (bucket.id, bucket.in_use.clone()))
                 .collect(),
-            series: self.series.iter().map(|record| record.number).collect(),
+            counted: self.series.iter().map(SeriesRecord::owner).collect(),
         }
     }
 
     /// Goes back to an earlier policy: its buckets and versions are in use again, those of the later one begin to drain.
-    /// Returns the numbers of the services and of the series that only the later one had; the series must be zeroed before
-    /// a later compilation gives them away, and none may have been retired in between.
+    /// Returns the numbers of the services that only the later one had, and of the series of its services and classes, which
+    /// must be zeroed before a later compilation gives them away. What counted for a service of both stays.
     pub fn back_to(&mut self, usage: &Usage, now_ns: u64) -> (Vec<u32>, Vec<u32>) {
         let gone = not_in(&self.services, &usage.services);
         self.services.clone_from(&usage.services);
@@ -150,7 +151,7 @@ impl Registry {
             bucket.in_use = usage.versions.get(&bucket.id).cloned().unwrap_or_default();
         }
         self.finish(now_ns);
-        let cleared = self.retire_series(|record| usage.series.contains(&record.number));
+        let cleared = self.retire_series(|record| usage.counted.contains(&record.owner()));
         (gone, cleared)
     }
 
@@ -445,6 +446,10 @@ fn width(reason: Reason) -> u32 {
 }
 
 impl SeriesRecord {
+    fn owner(&self) -> (String, String) {
+        (self.service.clone(), self.class.clone())
+    }
+
     /// How many numbers it has.
     pub fn width(&self) -> u32 {
         Reason::ALL

@@ -19,7 +19,7 @@ use crate::{
     reason = "each method is described at Dataplane's method of the same name"
 )]
 pub trait Backend: Send {
-    fn apply(
+    fn apply_until(
         &mut self,
         policy: &Policy,
         text: &str,
@@ -51,7 +51,7 @@ pub trait Backend: Send {
 }
 
 impl Backend for Dataplane {
-    fn apply(
+    fn apply_until(
         &mut self,
         policy: &Policy,
         text: &str,
@@ -59,7 +59,7 @@ impl Backend for Dataplane {
         levers: &[Lever],
         until_ns: Option<u64>,
     ) -> Result<Applied, KernelError> {
-        Self::apply(self, policy, text, lists, levers, until_ns)
+        Self::apply_until(self, policy, text, lists, levers, until_ns)
     }
 
     fn pending(&self) -> Result<Option<Pending>, KernelError> {

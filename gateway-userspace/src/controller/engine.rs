@@ -184,7 +184,7 @@ impl Engine {
         let levers = self.backend.levers()?;
         let prepared = &self.in_force.prepared;
         self.backend
-            .apply(&prepared.policy, &prepared.text, contents, &levers, None)?;
+            .apply_until(&prepared.policy, &prepared.text, contents, &levers, None)?;
         self.in_force.list_sizes = sizes(contents);
         self.lists_behind = false;
         Ok(())

@@ -91,7 +91,7 @@ impl Kernel {
 pub(crate) struct Fake(pub(crate) Arc<Mutex<Kernel>>);
 
 impl Backend for Fake {
-    fn apply(
+    fn apply_until(
         &mut self,
         policy: &Policy,
         text: &str,

@@ -225,9 +225,9 @@ impl Engine {
             }
         }
         let levers = self.levers_for(&prepared)?;
-        let applied = self
-            .backend
-            .apply(&prepared.policy, &prepared.text, &contents, &levers, until_ns)?;
+        let applied =
+            self.backend
+                .apply_until(&prepared.policy, &prepared.text, &contents, &levers, until_ns)?;
 
         let now = whole_second(self.clock.now().wall);
         let lists_at = prepared.base.iter().map(|(name, content)| {

@@ -59,13 +59,26 @@ fn failed(what: &'static str) -> impl Fn(std::io::Error) -> KernelError {
 impl Dataplane {
     /// Compiles `policy` and puts it in force for every attached interface in one switch. On any error what was in
     /// force stays in force. Call it before the first [`Self::attach`].
-    /// `text` is the policy file's text; it is kept beside the maps, so that levers work without a controller. With
-    /// `until_ns` the policy waits for [`Self::confirm`]: at that time of the kernel's clock the kernel goes back to the
+    /// `text` is the policy file's text; it is kept beside the maps, so that levers work without a controller.
+    ///
+    /// # Errors
+    /// `Pending` while a policy waits for confirmation.
+    pub fn apply(
+        &mut self,
+        policy: &Policy,
+        text: &str,
+        lists: &ListContents,
+        levers: &[Lever],
+    ) -> Result<Applied, KernelError> {
+        self.apply_until(policy, text, lists, levers, None)
+    }
+
+    /// As [`Self::apply`]; with `until_ns` the policy waits for [`Self::confirm`]: at that time of the kernel's clock the kernel goes back to the
     /// policy before it, whether anybody lives to see it or not.
     ///
     /// # Errors
     /// `Pending` while another policy waits.
-    pub fn apply(
+    pub fn apply_until(
         &mut self,
         policy: &Policy,
         text: &str,

@@ -123,11 +123,6 @@ fn control(observed: &Observed) -> Vec<MetricFamily> {
             observed.pending,
         ),
         single("weir_lever_active", "Emergency levers in force.", observed.levers),
-        single(
-            "weir_policy_pending",
-            "Policies in force that wait to be confirmed.",
-            0,
-        ),
         family(
             "weir_list_prefixes",
             "Prefixes in a list.",
@@ -289,7 +284,6 @@ mod tests {
             r#"weir_attached{interface="eth0",xdp_mode="native"} 1"#,
             "weir_policy_pending 1",
             "weir_lever_active 1",
-            "weir_policy_pending 0",
             r#"weir_list_prefixes{list="blocklist"} 3"#,
             r#"weir_list_age_seconds{list="blocklist"} 7"#,
             r#"weir_source_slots{state="in_debt"} 5"#,
