@@ -193,7 +193,13 @@ impl Dataplane {
         let gone = std::mem::take(&mut image.gone);
         self.drop_bans_of(&gone)?;
         self.clear_series(&cleared)?;
-        self.watch_handshakes(false)?;
+        if let Err(error) = self.watch_handshakes(false) {
+            if until_ns.is_some() {
+                // Whoever asked is told that it failed, so it must not wait for anybody.
+                self.revert()?;
+            }
+            return Err(error);
+        }
         super::trim();
         Ok(Applied {
             services: policy.services.len(),

@@ -33,14 +33,21 @@ const CONNECTIONS: &str = "weir_connections";
 
 impl Dataplane {
     /// Attaches the programs that the policy in force needs, and takes off those that it does not. `fresh`: those that are
-    /// attached may be of another version, and are replaced.
+    /// attached may be of another version, and are replaced. While a policy waits for confirmation, what the one before it needs
+    /// stays too: the kernel may go back to it by itself.
     pub(super) fn watch_handshakes(&mut self, fresh: bool) -> Result<(), KernelError> {
-        let active = self.control(Control::Active)? as u32 & 1;
-        let generation: Option<Generation> = self
-            .map("GENERATIONS")
-            .get(&active)
-            .map_err(|source| io_error("cannot read the generations".into(), source))?;
-        let uses = generation.map_or(0, |generation| generation.flags);
+        let active = self.active()?;
+        let flags_of = |generation: u32| -> Result<u32, KernelError> {
+            let generation: Option<Generation> = self
+                .map("GENERATIONS")
+                .get(&generation)
+                .map_err(|source| io_error("cannot read the generations".into(), source))?;
+            Ok(generation.map_or(0, |generation| generation.flags))
+        };
+        let mut uses = flags_of(active.in_force(Self::now_ns()))?;
+        if active.until_ns().is_some() {
+            uses = flags_of(0)? | flags_of(1)?;
+        }
         let interfaces = attach::list(&self.dir)?;
         let mut object = None;
         self.handshake_faults.clear();

@@ -113,6 +113,10 @@ impl Dataplane {
         self.clear_series(&cleared)?;
         next.write(&self.set)?;
         self.state = next;
+        if let Err(error) = self.watch_handshakes(false) {
+            // More of them than the policy needs do no harm.
+            tracing::warn!(%error, "the programs that see handshakes are not yet those that the policy needs");
+        }
         Ok(true)
     }
 
