@@ -4,6 +4,7 @@ mod body;
 pub mod error;
 pub(crate) mod peer;
 pub mod prefix;
+mod revisions;
 pub(crate) mod server;
 pub mod types;
 pub(crate) mod web;

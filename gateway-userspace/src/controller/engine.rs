@@ -155,20 +155,17 @@ impl Engine {
             waiting: None,
             in_force,
         };
-        match waits {
+        if let Some(waits) = waits {
             // It is in force as it is, and so is what it may go back to.
-            Some(waits) => {
-                let fresh = in_force_of(waits.prepared, waits.revision, waits.applied_at, &engine.lists);
-                let before = std::mem::replace(&mut engine.in_force, fresh);
-                engine.waiting = Some(Waiting {
-                    until_ns: waits.until_ns,
-                    before,
-                });
-            }
-            None => {
-                let prepared = engine.in_force.prepared.clone();
-                engine.put_in_force(prepared, revision, applied_at, None)?;
-            }
+            let fresh = in_force_of(waits.prepared, waits.revision, waits.applied_at, &engine.lists);
+            let before = std::mem::replace(&mut engine.in_force, fresh);
+            engine.waiting = Some(Waiting {
+                until_ns: waits.until_ns,
+                before,
+            });
+        } else {
+            let prepared = engine.in_force.prepared.clone();
+            engine.put_in_force(prepared, revision, applied_at, None)?;
         }
         engine.reconcile_bans()?;
         Ok(engine)

@@ -381,10 +381,10 @@ impl Engine {
     /// Notices that the time of a policy is over: the kernel has gone back by itself, and the books follow.
     pub fn settle_policy(&mut self) {
         let now_ns = self.clock.now().ns;
-        if !self
+        if self
             .waiting
             .as_ref()
-            .is_some_and(|waiting| waiting.until_ns <= now_ns)
+            .is_none_or(|waiting| now_ns < waiting.until_ns)
         {
             return;
         }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::Display,
+    fmt::{Display, Write as _},
 };
 
 use serde::{Deserialize, Serialize};
@@ -98,7 +98,7 @@ impl Diff {
             match (before.get(name), after.get(name)) {
                 (Some(before), Some(after)) => self.keys(&at, before, after),
                 (before, after) => {
-                    self.push(&at, "", before.map(summary).as_ref(), after.map(summary).as_ref())
+                    self.push(&at, "", before.map(summary).as_ref(), after.map(summary).as_ref());
                 }
             }
         }
@@ -231,7 +231,7 @@ fn protect(rule: &Protect) -> String {
         protocol(rule.protocol)
     );
     if !rule.ports.is_empty() {
-        text += &format!(", ports = {}", ports(&rule.ports));
+        let _ = write!(text, ", ports = {}", ports(&rule.ports));
     }
     text
 }

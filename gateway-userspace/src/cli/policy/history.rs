@@ -1,5 +1,7 @@
 //! `weir policy history`.
 
+use std::fmt::Write as _;
+
 use weir::{
     api::types::{HistoryAnswer, RevisionStatus},
     state::{By, Outcome},
@@ -53,10 +55,10 @@ fn outcome(held: &RevisionStatus) -> String {
 fn who(by: &By) -> String {
     let mut text = format!("uid {}", by.uid);
     if let Some(pid) = by.pid {
-        text += &format!(", pid {pid}");
+        let _ = write!(text, ", pid {pid}");
     }
     if let Some(command) = &by.command {
-        text += &format!(": {command}");
+        let _ = write!(text, ": {command}");
     }
     text
 }

@@ -5,6 +5,7 @@ mod diff;
 mod history;
 
 use std::{
+    fmt::Write as _,
     path::{self, Path, PathBuf},
     process::ExitCode,
 };
@@ -161,8 +162,9 @@ fn applied_text(applied: &PolicyApplied) -> String {
         applied.took_seconds * 1000.0
     );
     if let Some(pending) = &applied.pending {
-        text += &format!(
-            "unless `weir policy confirm` comes by {} ({} s), revision {} is in force again then\n",
+        let _ = writeln!(
+            text,
+            "unless `weir policy confirm` comes by {} ({} s), revision {} is in force again then",
             pending.until, pending.seconds_left, pending.before
         );
     }
