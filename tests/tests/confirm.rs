@@ -359,10 +359,6 @@ fn every_packet_is_explained_by_one_of_the_two() -> Result<()> {
     );
     ensure!(all == sent.frames, "{one:?} {two:?} of {}", sent.frames);
     ensure!(one.pass > 0 && two.pass > 0, "both judged some: {one:?} {two:?}");
-    ensure!(
-        counts(&metrics, "default", &[]) == Counts::default() || reason(&metrics, "default", "essential") > 0,
-        "none went past both"
-    );
     for (name, count) in [("one", one), ("two", two)] {
         // Each has its own bucket of 1,000 and 1,000 a second: neither may pass more than that over the whole time.
         let most = 1_000.0 * sent.took.as_secs_f64() + 1_000.0;
