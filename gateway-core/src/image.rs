@@ -1,8 +1,8 @@
 //! What userspace compiles a policy into and the packet path reads: the types and sizes that both halves share.
 //!
 //! Tables that belong to a policy exist twice, in the halves of fixed arrays ([`half`]) or as inner maps; a *generation* says
-//! which half and which inner maps are in force, and the number of the generation in force is one word
-//! ([`Control::Active`]). A packet reads that word once.
+//! which half and which inner maps are in force, and one word ([`Control::Active`], read as [`Active`]) says which generation
+//! is in force and until when. A packet reads that word once.
 
 use crate::{bucket::spec::Spec, line::Block, packet::Address, verdict::Reason};
 
@@ -35,7 +35,7 @@ pub const ABI: u64 = 2;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u32)]
 pub enum Control {
-    /// The generation in force, 0 or 1.
+    /// Which generation is in force, and until when: an [`Active`].
     Active = 0,
     /// Which ban tables have entries: bits of [`bans`].
     Bans = 1,
@@ -52,6 +52,58 @@ pub enum Control {
     Namespace = 6,
     /// First of the four words that the hash key of the source table was drawn from.
     Key = 8,
+}
+
+/// Which of the two generations is in force: one of them for good, or one until a time and then the other. One word, so
+/// that one write switches, confirms or takes back, and the kernel goes back by itself.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Active(u64);
+
+impl Active {
+    /// This generation (0 or 1), for good.
+    pub const fn for_good(generation: u32) -> Self {
+        Self(generation as u64 & 1)
+    }
+
+    /// This generation while the kernel's clock is below `until_ns` (rounded down to an even number, and at least 2), then
+    /// the other one.
+    pub const fn until(generation: u32, until_ns: u64) -> Self {
+        let until_ns = if until_ns < 2 { 2 } else { until_ns & !1 };
+        Self(until_ns | generation as u64 & 1)
+    }
+
+    /// From the word in the control table.
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    /// The word for the control table.
+    pub const fn word(self) -> u64 {
+        self.0
+    }
+
+    /// The generation that the time speaks of.
+    #[inline(always)]
+    pub const fn generation(self) -> u32 {
+        (self.0 & 1) as u32
+    }
+
+    /// The end of its time on the kernel's clock, in nanoseconds; `None`: it is in force for good.
+    pub const fn until_ns(self) -> Option<u64> {
+        match self.0 & !1 {
+            0 => None,
+            until_ns => Some(until_ns),
+        }
+    }
+
+    /// The generation in force at a moment.
+    #[inline(always)]
+    pub const fn in_force(self, now_ns: u64) -> u32 {
+        let until_ns = self.0 & !1;
+        let over = until_ns != 0 && now_ns >= until_ns;
+        self.generation() ^ over as u32
+    }
 }
 
 /// Words of the control table.
@@ -308,3 +360,45 @@ pub const fn half(generation: u32, size: u32, at: u32) -> u32 {
 
 const _: () = assert!(Reason::COUNT <= SERIES);
 const _: () = assert!(size_of::<Spec>() == 32);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generation_for_good_is_in_force_at_any_time() {
+        for generation in [0, 1] {
+            let active = Active::for_good(generation);
+            assert_eq!(active.word(), u64::from(generation));
+            assert_eq!(active.until_ns(), None);
+            for now_ns in [0, 1, 2, 1 << 40, u64::MAX] {
+                assert_eq!(active.in_force(now_ns), generation);
+            }
+        }
+    }
+
+    #[test]
+    fn a_generation_with_a_time_gives_way_to_the_other_at_its_end() {
+        for generation in [0, 1] {
+            for until_ns in [2, 3, 1_000_000_001, u64::MAX - 1, u64::MAX] {
+                let active = Active::until(generation, until_ns);
+                let end = active.until_ns().unwrap();
+                assert!(end <= until_ns && until_ns - end <= 1);
+                assert_eq!(active.generation(), generation);
+                assert_eq!(active.in_force(0), generation);
+                assert_eq!(active.in_force(end - 1), generation);
+                assert_eq!(active.in_force(end), 1 - generation);
+                assert_eq!(active.in_force(u64::MAX), 1 - generation);
+                assert_eq!(Active::from_word(active.word()), active);
+            }
+        }
+    }
+
+    #[test]
+    fn a_time_is_never_mistaken_for_none() {
+        for until_ns in [0, 1] {
+            assert_eq!(Active::until(1, until_ns).until_ns(), Some(2));
+            assert_eq!(Active::until(1, until_ns).in_force(2), 0);
+        }
+    }
+}

@@ -12,7 +12,7 @@ use aya_ebpf::{
     programs::{SockOpsContext, TcContext},
 };
 use gateway_core::{
-    image::Control,
+    image::{Active, Control},
     limit,
     packet::Packet,
     parse::parse,
@@ -113,12 +113,13 @@ fn prove(context: &SockOpsContext) {
         }
         _ => return,
     };
-    let active = environment::control(Control::Active) as u32 & 1;
+    let now_ns = environment::now_ns();
+    let active = Active::from_word(environment::control(Control::Active)).in_force(now_ns) & 1;
     let Some(generation) = proofs::generation(active) else {
         return;
     };
     let hash = limit::hash_of_address(&proofs::key(), generation, v6, &address);
     if let Some(line) = Proofs.proofs(hash) {
-        proof::prove(&line, hash, environment::now_ns());
+        proof::prove(&line, hash, now_ns);
     }
 }

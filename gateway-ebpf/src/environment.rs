@@ -9,8 +9,8 @@ use gateway_core::{
     classify::{self, Tables},
     hash::{self, Key},
     image::{
-        AddressGroup, Control, DestinationEntry, Generation, ListEntry, PAGE_SERIES, PAGES, PORT_CELLS,
-        PROTECT_RULES, ProtectRule, SUBJECTS, Subject, bans, flags, half,
+        Active, AddressGroup, Control, DestinationEntry, Generation, ListEntry, PAGE_SERIES, PAGES,
+        PORT_CELLS, PROTECT_RULES, ProtectRule, SUBJECTS, Subject, bans, flags, half,
     },
     judge::{self, Event, Judgement},
     line::{Amount, Block, Blocked, Charge, Strike, Versions},
@@ -38,15 +38,16 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
-    /// Reads which generation is in force, and the clock; nothing where no policy is.
+    /// Reads the clock, and which generation is in force then; nothing where no policy is.
     #[inline(always)]
     pub(crate) fn new(context: &XdpContext) -> Option<Self> {
-        let half = control(Control::Active) as u32 & 1;
+        let now_ns = now_ns();
+        // Its bit 0 picks the half; the mask shows the verifier so.
+        let half = Active::from_word(control(Control::Active)).in_force(now_ns) & 1;
         let generation = maps::GENERATIONS.get(half)?;
         if control(Control::Ready) == 0 {
             return None;
         }
-        let now_ns = now_ns();
         let open_at_ns = control(Control::OpenAt);
         let opened = open_at_ns != 0 && now_ns >= open_at_ns;
         Some(Self {

@@ -328,9 +328,12 @@ impl<'n> Daemon<'n> {
         let mut command = self.netns.command(&self.binary);
         command.args(args);
         let (socket, bpffs) = match args {
-            ["status" | "ban" | "unban" | "bans" | "list", ..] | ["policy", "apply" | "show", ..] => {
-                (true, false)
-            }
+            ["status" | "ban" | "unban" | "bans" | "list", ..]
+            | [
+                "policy",
+                "apply" | "show" | "diff" | "confirm" | "rollback" | "history",
+                ..,
+            ] => (true, false),
             ["bypass" | "scale" | "lever" | "detach", ..] => (true, true),
             _ => (false, false),
         };

@@ -102,9 +102,11 @@ impl From<KernelError> for Failure {
         let code = match &error {
             KernelError::TooLarge { .. } => code::TOO_LARGE,
             KernelError::NoService { .. } | KernelError::NoInterface { .. } => code::NOT_FOUND,
-            KernelError::Locked { .. } | KernelError::Occupied { .. } | KernelError::NotPinned { .. } => {
-                code::CONFLICT
-            }
+            KernelError::Locked { .. }
+            | KernelError::Occupied { .. }
+            | KernelError::NotPinned { .. }
+            | KernelError::Pending
+            | KernelError::NotPending => code::CONFLICT,
             _ => code::INTERNAL,
         };
         Self::new(code, error.to_string())

@@ -4,6 +4,7 @@ mod body;
 pub mod error;
 pub(crate) mod peer;
 pub mod prefix;
+mod revisions;
 pub(crate) mod server;
 pub mod types;
 pub(crate) mod web;
@@ -23,7 +24,7 @@ use self::{
     peer::Peer,
     types::{
         BansRequest, DetachRequest, LeverRequest, ListAddRequest, ListRemoveRequest, ListReplaceRequest,
-        PolicyApplyRequest, UnbanRequest, code,
+        PolicyApplyRequest, PolicyConfirmRequest, PolicyRollbackRequest, UnbanRequest, code,
     },
 };
 use crate::controller::{Handle, engine::Engine};
@@ -61,6 +62,13 @@ fn routes() -> Vec<Route> {
             get(async |State(at): Get| answer(at.call(|engine| Ok(engine.policy())).await)),
         ),
         route("post", "/v1/policy/apply", post(apply)),
+        route("post", "/v1/policy/confirm", post(confirm)),
+        route("post", "/v1/policy/rollback", post(rollback)),
+        route(
+            "get",
+            "/v1/policy/history",
+            get(async |State(at): Get| answer(at.call(|engine| Ok(engine.show_history())).await)),
+        ),
         route(
             "get",
             "/v1/bans",
@@ -126,6 +134,22 @@ async fn apply(
     JsonBody(request): JsonBody<PolicyApplyRequest, 32>,
 ) -> Response {
     answer(at.apply(request, peer).await)
+}
+
+async fn confirm(
+    State(at): Get,
+    Extension(peer): Who,
+    JsonBody(PolicyConfirmRequest {}): JsonBody<PolicyConfirmRequest, 1>,
+) -> Response {
+    answer(at.change(move |engine| engine.confirm(Some(peer))).await)
+}
+
+async fn rollback(
+    State(at): Get,
+    Extension(peer): Who,
+    JsonBody(request): JsonBody<PolicyRollbackRequest, 1>,
+) -> Response {
+    answer(at.rollback(request, peer).await)
 }
 
 async fn ban(State(at): Get, Extension(peer): Who, JsonBody(request): JsonBody<BansRequest, 64>) -> Response {

@@ -10,6 +10,9 @@
 //! | `GET /v1/status` | | [`StatusAnswer`] |
 //! | `GET /v1/policy` | | [`PolicyAnswer`] |
 //! | `POST /v1/policy/apply` | [`PolicyApplyRequest`] | [`PolicyApplied`] |
+//! | `POST /v1/policy/confirm` | [`PolicyConfirmRequest`] | [`PolicyConfirmed`] |
+//! | `POST /v1/policy/rollback` | [`PolicyRollbackRequest`] | [`PolicyRolledBack`] |
+//! | `GET /v1/policy/history` | | [`HistoryAnswer`] |
 //! | `GET /v1/bans` | | [`BansAnswer`] |
 //! | `POST /v1/bans` | [`BansRequest`] | [`BansAdded`] |
 //! | `DELETE /v1/bans` | [`UnbanRequest`] | [`Unbanned`] |
@@ -33,6 +36,11 @@ use serde::{Deserialize, Serialize};
 use crate::{
     kernel::{Losses, SourceSlots, XdpMode},
     policy::model::{ListAction, Mode},
+};
+
+pub use super::revisions::{
+    HistoryAnswer, PolicyConfirmRequest, PolicyConfirmed, PolicyPending, PolicyRollbackRequest,
+    PolicyRolledBack, RevisionStatus,
 };
 
 /// The version of every body on this page; it changes when a key changes its meaning or goes.
@@ -151,6 +159,9 @@ pub struct PolicyStatus {
     pub path: String,
     /// When it was put in force.
     pub applied_at: Timestamp,
+    /// That it waits for confirmation, and until when; absent: it is in force for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<PolicyPending>,
     /// The mode of the whole node.
     pub mode: Mode,
     /// True when the controller's policy file says something else than what is in force (or cannot be read).
@@ -216,6 +227,9 @@ pub struct PolicyApplyRequest {
     pub text: String,
     /// Its absolute path: errors name it, and list files are relative to its folder.
     pub path: String,
+    /// Go back to the policy before it unless it is confirmed within so many seconds, 1 to 3,600; absent: it stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_within_seconds: Option<u64>,
 }
 
 /// The policy is in force.
@@ -233,6 +247,9 @@ pub struct PolicyApplied {
     pub prefixes: u64,
     /// How long the compilation and the switch took, in seconds (a fraction).
     pub took_seconds: f64,
+    /// That it waits for confirmation, and until when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<PolicyPending>,
     /// What is allowed and probably not meant, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -520,6 +537,9 @@ pub struct LeversAnswer {
     pub schema: u32,
     /// The levers in force.
     pub levers: Vec<LeverStatus>,
+    /// What else was done for it, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// `DELETE /v1/levers`: every lever is off.

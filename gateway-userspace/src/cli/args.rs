@@ -10,6 +10,8 @@ use weir::policy::{
 
 /// The longest that a lever lasts, in seconds: a day.
 const LONGEST_LEVER: u64 = 86_400;
+/// The longest that a policy waits for confirmation, in seconds: an hour.
+const LONGEST_WAIT: u64 = 3_600;
 /// The longest that a ban or a list entry lasts, in seconds: ten years.
 const LONGEST_BAN: u64 = 315_360_000;
 
@@ -21,6 +23,11 @@ pub(crate) fn lever_time(text: &str) -> Result<u64, String> {
 /// How long a ban or a list entry lasts, in seconds: 1s to ten years.
 pub(crate) fn ban_time(text: &str) -> Result<u64, String> {
     time(text, LONGEST_BAN, "3650d")
+}
+
+/// How long a policy waits for confirmation, in seconds: 1s to 1h.
+pub(crate) fn confirm_time(text: &str) -> Result<u64, String> {
+    time(text, LONGEST_WAIT, "1h")
 }
 
 fn time(text: &str, longest: u64, named: &str) -> Result<u64, String> {
@@ -112,6 +119,8 @@ mod tests {
             assert!(lever_time(wrong).unwrap_err().starts_with("expected"), "{wrong}");
         }
         assert!(ban_time("4000d").is_err());
+        assert_eq!(confirm_time("60s"), Ok(60));
+        assert!(confirm_time("61m").is_err() && confirm_time("0s").is_err());
     }
 
     #[test]

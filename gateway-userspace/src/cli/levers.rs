@@ -128,6 +128,7 @@ pub(crate) fn lever(args: &LeverArgs, context: &Context) -> Result<ExitCode, Fai
                 Ok(LeversAnswer {
                     schema: SCHEMA,
                     levers: statuses(&dataplane.levers()?),
+                    warnings: Vec::new(),
                 })
             })?;
             context.show(&routed, |routed| levers_text(&routed.answer.levers))?;
@@ -153,14 +154,26 @@ fn set(request: &LeverRequest, context: &Context) -> Result<ExitCode, Failure> {
         context,
         context.client().post("/v1/levers", request),
         |dataplane| {
+            let mut warnings = Vec::new();
+            if matches!(request, LeverRequest::Bypass { .. }) && dataplane.pending()?.is_some() {
+                // As the controller does: the newest change is the first suspect.
+                dataplane.revert()?;
+                warnings.push(
+                    "the policy that waited for confirmation was taken back first; the one before it is in force".to_owned(),
+                );
+            }
             let levers = with(dataplane.levers()?, request, Dataplane::now_ns());
             dataplane.set_levers(&levers)?;
             Ok(LeversAnswer {
                 schema: SCHEMA,
                 levers: statuses(&levers),
+                warnings,
             })
         },
     )?;
+    for warning in &routed.answer.warnings {
+        context.remark(&format!("warning: {warning}"));
+    }
     context.show(&routed, |routed: &Routed<LeversAnswer>| {
         levers_text(&routed.answer.levers)
     })?;
@@ -426,6 +439,7 @@ scale 50%                         web      1 min 1 s
             answer: LeversAnswer {
                 schema: SCHEMA,
                 levers: Vec::new(),
+                warnings: Vec::new(),
             },
             via: Via::Kernel,
         };

@@ -142,7 +142,7 @@ impl From<ClientError> for Failure {
 impl From<KernelError> for Failure {
     fn from(error: KernelError) -> Self {
         let code = match &error {
-            KernelError::Locked { .. } => code::CONFLICT,
+            KernelError::Locked { .. } | KernelError::Pending | KernelError::NotPending => code::CONFLICT,
             KernelError::NotPermitted { .. } => NOT_PERMITTED,
             KernelError::NoInterface { .. }
             | KernelError::NotPinned { .. }

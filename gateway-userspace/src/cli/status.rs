@@ -71,6 +71,14 @@ fn heading(status: &StatusAnswer) -> String {
         policy.applied_at,
         policy.path
     );
+    if let Some(pending) = &policy.pending {
+        let _ = writeln!(
+            text,
+            "it waits for confirmation: unless `weir policy confirm` comes within {}, revision {} is in force again",
+            span(pending.seconds_left),
+            pending.before
+        );
+    }
     if let Some(difference) = &policy.difference {
         let _ = writeln!(text, "the policy in force is not the file's: {difference}");
     }
@@ -286,6 +294,7 @@ mod tests {
                 sha256: "ab".into(),
                 path: "/etc/weir/policy.toml".into(),
                 applied_at: "2026-11-27T08:59:00.5Z".parse().unwrap(),
+                pending: None,
                 mode: Mode::Enforce,
                 differs_from_file: false,
                 difference: None,

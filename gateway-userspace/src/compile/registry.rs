@@ -5,7 +5,7 @@
 //! only after the longest debt under it has drained, so that nobody inherits a debt. The registry is written beside the pinned
 //! maps before a policy that uses it comes into force.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gateway_core::{
     bucket::spec::{Home, Kind, Spec, Unfit},
@@ -86,7 +86,75 @@ pub struct SeriesRecord {
     pub number: u32,
 }
 
+/// What one policy uses of the numbers of a registry: enough to go back to that policy after another one was compiled.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    services: BTreeMap<String, u32>,
+    /// Versions in use, by bucket number.
+    versions: BTreeMap<u32, Vec<u8>>,
+    /// Services and classes with counters.
+    counted: BTreeSet<(String, String)>,
+}
+
+impl Usage {
+    /// A service's number.
+    pub fn service(&self, name: &str) -> Option<u32> {
+        self.services.get(name).copied()
+    }
+
+    /// A service's name.
+    pub fn service_name(&self, number: u32) -> Option<&str> {
+        name_of(&self.services, number)
+    }
+
+    /// The numbers of the services that `registry` does not know.
+    pub fn services_not_in(&self, registry: &Registry) -> Vec<u32> {
+        not_in(&self.services, &registry.services)
+    }
+}
+
+fn name_of(services: &BTreeMap<String, u32>, number: u32) -> Option<&str> {
+    let mut services = services.iter();
+    services
+        .find(|(_, at)| **at == number)
+        .map(|(name, _)| name.as_str())
+}
+
+fn not_in(services: &BTreeMap<String, u32>, others: &BTreeMap<String, u32>) -> Vec<u32> {
+    let gone = services.iter().filter(|(name, _)| !others.contains_key(*name));
+    gone.map(|(_, number)| *number).collect()
+}
+
 impl Registry {
+    /// What the policy that was compiled last uses.
+    pub fn usage(&self) -> Usage {
+        let used = self
+            .buckets
+            .iter()
+            .filter(|(_, bucket)| !bucket.in_use.is_empty());
+        Usage {
+            services: self.services.clone(),
+            versions: used
+                .map(|(_, bucket)| (bucket.id, bucket.in_use.clone()))
+                .collect(),
+            counted: self.series.iter().map(SeriesRecord::owner).collect(),
+        }
+    }
+
+    /// Goes back to an earlier policy: its buckets and versions are in use again, those of the later one begin to drain.
+    /// Returns the numbers of the services that only the later one had, and of the series of its services and classes, which
+    /// must be zeroed before a later compilation gives them away. What counted for a service of both stays.
+    pub fn back_to(&mut self, usage: &Usage, now_ns: u64) -> (Vec<u32>, Vec<u32>) {
+        let gone = not_in(&self.services, &usage.services);
+        self.services.clone_from(&usage.services);
+        for (_, bucket) in &mut self.buckets {
+            bucket.in_use = usage.versions.get(&bucket.id).cloned().unwrap_or_default();
+        }
+        self.finish(now_ns);
+        let cleared = self.retire_series(|record| usage.counted.contains(&record.owner()));
+        (gone, cleared)
+    }
+
     /// Restores the look-up tables after reading a registry.
     pub fn reindex(&mut self) {
         self.index = self
@@ -127,10 +195,7 @@ impl Registry {
 
     /// A service's name.
     pub fn service_name(&self, number: u32) -> Option<&str> {
-        self.services
-            .iter()
-            .find(|(_, at)| **at == number)
-            .map(|(name, _)| name.as_str())
+        name_of(&self.services, number)
     }
 
     /// Gives every service of a policy its number; returns the numbers that no service has any more, and the lowest
@@ -359,12 +424,10 @@ impl Registry {
         Ok(first)
     }
 
-    /// Takes back the series of services and classes that are gone; returns their numbers, which must be zeroed
+    /// Takes back the series that are not to be kept; returns their numbers, which must be zeroed
     /// before a later compilation gives them away.
-    pub fn retire_series(&mut self, keep: impl Fn(&str, &str) -> bool) -> Vec<u32> {
-        let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.series)
-            .into_iter()
-            .partition(|record| keep(&record.service, &record.class));
+    pub fn retire_series(&mut self, keep: impl Fn(&SeriesRecord) -> bool) -> Vec<u32> {
+        let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.series).into_iter().partition(keep);
         self.series = kept;
         self.reindex();
         let mut numbers = Vec::new();
@@ -383,6 +446,10 @@ fn width(reason: Reason) -> u32 {
 }
 
 impl SeriesRecord {
+    fn owner(&self) -> (String, String) {
+        (self.service.clone(), self.class.clone())
+    }
+
     /// How many numbers it has.
     pub fn width(&self) -> u32 {
         Reason::ALL

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::{
     kernel::{
-        Applied, Attachment, BanEntry, Counter, Dataplane, KernelError, Lever, ListContents, Losses,
+        Applied, Attachment, BanEntry, Counter, Dataplane, KernelError, Lever, ListContents, Losses, Pending,
         SourceSlots, XdpModeChoice,
     },
     policy::model::Policy,
@@ -19,13 +19,18 @@ use crate::{
     reason = "each method is described at Dataplane's method of the same name"
 )]
 pub trait Backend: Send {
-    fn apply(
+    fn apply_until(
         &mut self,
         policy: &Policy,
         text: &str,
         lists: &ListContents,
         levers: &[Lever],
+        until_ns: Option<u64>,
     ) -> Result<Applied, KernelError>;
+    fn pending(&self) -> Result<Option<Pending>, KernelError>;
+    fn confirm(&mut self) -> Result<(), KernelError>;
+    fn revert(&mut self) -> Result<(), KernelError>;
+    fn settle(&mut self) -> Result<bool, KernelError>;
     fn set_levers(&mut self, levers: &[Lever]) -> Result<(), KernelError>;
     fn levers(&self) -> Result<Vec<Lever>, KernelError>;
     fn policy_text(&self) -> Result<Option<String>, KernelError>;
@@ -46,14 +51,31 @@ pub trait Backend: Send {
 }
 
 impl Backend for Dataplane {
-    fn apply(
+    fn apply_until(
         &mut self,
         policy: &Policy,
         text: &str,
         lists: &ListContents,
         levers: &[Lever],
+        until_ns: Option<u64>,
     ) -> Result<Applied, KernelError> {
-        Self::apply(self, policy, text, lists, levers)
+        Self::apply_until(self, policy, text, lists, levers, until_ns)
+    }
+
+    fn pending(&self) -> Result<Option<Pending>, KernelError> {
+        Self::pending(self)
+    }
+
+    fn confirm(&mut self) -> Result<(), KernelError> {
+        Self::confirm(self)
+    }
+
+    fn revert(&mut self) -> Result<(), KernelError> {
+        Self::revert(self)
+    }
+
+    fn settle(&mut self) -> Result<bool, KernelError> {
+        Self::settle(self)
     }
 
     fn set_levers(&mut self, levers: &[Lever]) -> Result<(), KernelError> {

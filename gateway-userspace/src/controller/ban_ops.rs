@@ -228,12 +228,8 @@ impl Engine {
 
     /// Writes to the kernel what concerns services in force; bans of others wait in the book until there is such a service.
     fn push_bans(&mut self, mut changes: KernelChanges) -> Result<(), KernelError> {
-        let prepared = &self.in_force.prepared;
-        let known = |service: &Option<String>| {
-            service
-                .as_ref()
-                .is_none_or(|service| prepared.has_service(service))
-        };
+        let known =
+            |service: &Option<String>| service.as_ref().is_none_or(|service| self.knows_service(service));
         changes.set.retain(|entry| known(&entry.service));
         changes.delete.retain(|(_, service)| known(service));
         if changes.is_empty() {
@@ -252,12 +248,10 @@ impl Engine {
             .into_iter()
             .map(|entry| ((entry.prefix, entry.service), entry.until_ns))
             .collect();
-        let known: BTreeSet<&str> = self
-            .in_force
-            .prepared
-            .policy
-            .services
-            .iter()
+        let before = self.waiting.as_ref().map(|waiting| &waiting.before);
+        let known: BTreeSet<&str> = std::iter::once(&self.in_force)
+            .chain(before)
+            .flat_map(|policy| &policy.prepared.policy.services)
             .map(|s| s.name.as_str())
             .collect();
         let is_known = |service: &Scope| service.as_deref().is_none_or(|service| known.contains(service));
@@ -304,7 +298,7 @@ impl Engine {
     }
 
     pub(super) fn need_service(&self, service: &str) -> Result<(), Failure> {
-        if self.in_force.prepared.has_service(service) {
+        if self.knows_service(service) {
             return Ok(());
         }
         let mut names: Vec<&str> = self

@@ -14,19 +14,21 @@ use jiff::{Timestamp, Unit};
 use super::{
     backend::{Backend, Clock, Moment},
     filecheck::FileCheck,
+    policy_ops::Waiting,
     prepare::Prepared,
     rates::Rates,
+    start::{Choice, Found},
 };
 use crate::{
     api::{
         error::Failure,
         peer::Peer,
-        types::{Detached, PolicyApplied, SCHEMA, code},
+        types::{Detached, SCHEMA},
     },
     bans::{BanBook, Protection, SavedBans},
-    kernel::{Attachment, Lever, ListContents, SourceSlots, XdpModeChoice},
+    kernel::{Attachment, ListContents, SourceSlots, XdpModeChoice},
     lists::{ListBook, Overlay},
-    state::{PolicyState, StateError, Store},
+    state::{History, StateError, Store},
 };
 
 /// The policy in force.
@@ -48,8 +50,14 @@ pub struct Engine {
     pub(super) store: Arc<Store>,
     pub(super) started: Moment,
     pub(super) in_force: InForce,
+    /// A policy that waits for confirmation is in force; this is what it may go back to.
+    pub(super) waiting: Option<Waiting>,
+    /// The revisions, as `history.json` has or will have them.
+    pub(super) history: History,
+    /// Why the policy could not be written to the state directory, until it is.
+    pub(super) policy_unsaved: Option<String>,
     /// SHA-256 of the policy file when it was last read.
-    file_sha256: String,
+    pub(super) file_sha256: String,
     pub(super) file: FileCheck,
     pub(super) bans: BanBook,
     pub(super) bans_dirty: bool,
@@ -64,7 +72,7 @@ pub struct Engine {
     /// Why the last write to the state directory failed, until one succeeds.
     pub(super) save_fault: Option<String>,
     /// Slots of the source table that is in use; it is made once.
-    tracked: u32,
+    pub(super) tracked: u32,
 }
 
 impl std::fmt::Debug for Engine {
@@ -87,28 +95,6 @@ pub struct Parts {
     pub policy_file: PathBuf,
 }
 
-/// What a start puts in force.
-#[derive(Debug)]
-pub struct Choice {
-    /// The policy.
-    pub prepared: Prepared,
-    file_sha256: String,
-    stored: Option<PolicyState>,
-}
-
-impl Choice {
-    /// What was applied since the policy file was last read, if the file is still the same; else the file.
-    pub fn of(store: &Store, file: Prepared) -> Result<Self, StateError> {
-        let stored: Option<PolicyState> = store.load(PolicyState::FILE)?;
-        let file_sha256 = file.sha256.clone();
-        Ok(Self {
-            prepared: choose(stored.as_ref(), file),
-            file_sha256,
-            stored,
-        })
-    }
-}
-
 /// Why a start failed before anything was attached.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each variant is described by its message")]
@@ -120,32 +106,33 @@ pub enum StartError {
 }
 
 impl Engine {
-    /// Puts the chosen policy in force, and the bans and the live
-    /// lists of the state directory with it. Nothing is attached yet, and nothing saved: [`Self::save_policy`] must
+    /// Puts the chosen policy in force, and the bans and the live lists of the state directory with it; a policy that waits
+    /// for confirmation in the kernel stays as it is. Nothing is attached yet, and nothing saved: [`Self::save_policy`] must
     /// follow once the start has succeeded.
     pub fn start(parts: Parts, choice: Choice) -> Result<Self, StartError> {
         let Parts {
-            backend,
+            mut backend,
             clock,
             store,
             policy_file,
         } = parts;
         let started = clock.now();
-        let Choice {
-            prepared: chosen,
+        let Found {
+            prepared,
+            revision,
+            applied_at,
             file_sha256,
-            stored,
-        } = choice;
+            history,
+            waits,
+        } = choice
+            .look(backend.as_mut(), whole_second(started.wall))
+            .map_err(Failure::from)?;
         let bans = store.load::<SavedBans>(SavedBans::FILE)?.unwrap_or_default();
         let bans = bans.restore(&clock.boot_id(), started.ns, started.wall);
 
-        let lists = load_lists(&store, &chosen)?;
-        let (revision, applied_at) = match &stored {
-            Some(stored) if stored.sha256 == chosen.sha256 => (stored.revision, stored.applied_at),
-            Some(stored) => (stored.revision + 1, whole_second(started.wall)),
-            None => (1, whole_second(started.wall)),
-        };
-        let tracked = chosen.policy.source.max_tracked;
+        let lists = load_lists(&store, &prepared)?;
+        let tracked = prepared.policy.source.max_tracked;
+        let in_force = in_force_of(prepared, revision, applied_at, &lists);
         let mut engine = Self {
             rates: Rates::default(),
             backend,
@@ -162,17 +149,25 @@ impl Engine {
             lists_behind: false,
             wanted: BTreeSet::new(),
             save_fault: None,
+            policy_unsaved: None,
             tracked,
-            in_force: InForce {
-                protection: Protection::default(),
-                prepared: chosen.clone(),
-                revision,
-                applied_at,
-                lists_at: BTreeMap::new(),
-                list_sizes: BTreeMap::new(),
-            },
+            history,
+            waiting: None,
+            in_force,
         };
-        engine.put_in_force(chosen, revision, applied_at)?;
+        if let Some(waits) = waits {
+            // It is in force as it is, and so is what it may go back to.
+            let fresh = in_force_of(waits.prepared, waits.revision, waits.applied_at, &engine.lists);
+            let before = std::mem::replace(&mut engine.in_force, fresh);
+            engine.waiting = Some(Waiting {
+                until_ns: waits.until_ns,
+                before,
+            });
+        } else {
+            let prepared = engine.in_force.prepared.clone();
+            engine.put_in_force(prepared, revision, applied_at, None)?;
+        }
+        engine.reconcile_bans()?;
         Ok(engine)
     }
 
@@ -181,159 +176,15 @@ impl Engine {
         self.backend.handshake_faults()
     }
 
-    /// The policy file, read anew (SIGHUP), is put in force.
-    pub fn reload(&mut self, file: Prepared) -> Result<PolicyApplied, Failure> {
-        // The file counts as read only when it is in force: one that needs a restart is taken by the restart.
-        self.apply(file, None)
-    }
-
-    /// Puts a policy in force. On any failure the old one stays.
-    pub fn apply(&mut self, prepared: Prepared, peer: Option<Peer>) -> Result<PolicyApplied, Failure> {
-        let mut warnings = prepared.warnings.clone();
-        let tracked = prepared.policy.source.max_tracked;
-        if tracked != self.tracked {
-            return Err(Failure::new(
-                code::CONFLICT,
-                format!(
-                    "[source] max_tracked is {tracked}, and the source table was made with {}; it is made once",
-                    self.tracked
-                ),
-            )
-            .hint("keep the number, or write the policy to the controller's file and restart it (buckets start full then)"));
-        }
-        let unattached: Vec<&str> = prepared.policy.interfaces.iter().map(String::as_str).collect();
-        let unattached: Vec<&str> = unattached
-            .into_iter()
-            .filter(|name| !self.wanted.contains(*name))
-            .collect();
-        if !unattached.is_empty() {
-            warnings.push(format!(
-                "the policy names interfaces that this controller was not started for: {}; restart it to attach to them",
-                unattached.join(", ")
-            ));
-        }
-        let revision = self.in_force.revision + 1;
-        let now = self.clock.now();
-        let applied = self.put_in_force(prepared, revision, whole_second(now.wall))?;
-        if self
-            .file
-            .sha256()
-            .is_ok_and(|sha256| sha256 == self.in_force.prepared.sha256)
-        {
-            self.file_sha256.clone_from(&self.in_force.prepared.sha256);
-        }
-        if let Err(error) = self.save_policy() {
-            warnings.push(format!(
-                "the policy is in force, but will not outlive a restart: {error}"
-            ));
-        }
-        let answer = PolicyApplied {
-            schema: SCHEMA,
-            revision,
-            sha256: self.in_force.prepared.sha256.clone(),
-            services: applied.services as u64,
-            prefixes: applied.prefixes as u64,
-            took_seconds: applied.took.as_secs_f64(),
-            warnings,
-        };
-        tracing::info!(
-            revision, sha256 = answer.sha256, path = self.in_force.prepared.path, services = answer.services,
-            prefixes = answer.prefixes, took_ms = applied.took.as_millis(), by = %Peer::show(peer), "policy in force"
-        );
-        for warning in &answer.warnings {
-            tracing::warn!("{warning}");
-        }
-        Ok(answer)
-    }
-
-    fn put_in_force(
-        &mut self,
-        prepared: Prepared,
-        revision: u64,
-        applied_at: Timestamp,
-    ) -> Result<crate::kernel::Applied, Failure> {
-        let contents = self.lists.contents(&prepared.base);
-        for list in &prepared.policy.lists {
-            let held = contents.get(&list.name).map_or(0, Vec::len);
-            if held as u64 > u64::from(list.max_prefixes) {
-                return Err(Failure::new(
-                    code::CONFLICT,
-                    format!(
-                        "list {} holds {held} prefixes with its live changes, more than the policy's max_prefixes of {}",
-                        list.name, list.max_prefixes
-                    ),
-                )
-                .hint("raise max_prefixes, or feed the list less with `weir list replace`"));
-            }
-        }
-        let levers = self.levers_for(&prepared)?;
-        let applied = self
-            .backend
-            .apply(&prepared.policy, &prepared.text, &contents, &levers)?;
-
-        let now = whole_second(self.clock.now().wall);
-        let lists_at = prepared.base.iter().map(|(name, content)| {
-            let unchanged = self.in_force.prepared.base.get(name) == Some(content);
-            let before = self.in_force.lists_at.get(name).filter(|_| unchanged);
-            (name.clone(), before.copied().unwrap_or(now))
-        });
-        let lists_at = lists_at.collect();
-        self.in_force = InForce {
-            protection: Protection::of(&prepared.policy),
-            list_sizes: sizes(&contents),
-            lists_at,
-            prepared,
-            revision,
-            applied_at,
-        };
-        self.reconcile_bans()?;
-        Ok(applied)
-    }
-
-    /// The running levers that still have their service in `prepared`.
-    fn levers_for(&self, prepared: &Prepared) -> Result<Vec<Lever>, Failure> {
-        let mut levers = self.backend.levers()?;
-        levers.retain(|lever| match lever {
-            Lever::Bypass { service: None, .. } => true,
-            Lever::Bypass {
-                service: Some(service),
-                ..
-            }
-            | Lever::Scale { service, .. } => {
-                let kept = prepared.has_service(service);
-                if !kept {
-                    tracing::warn!(service, "a lever ends: the new policy has no such service");
-                }
-                kept
-            }
-        });
-        Ok(levers)
-    }
-
     /// Puts the same policy in force again with other list contents.
     pub(super) fn apply_lists(&mut self, contents: &ListContents) -> Result<(), Failure> {
         let levers = self.backend.levers()?;
         let prepared = &self.in_force.prepared;
         self.backend
-            .apply(&prepared.policy, &prepared.text, contents, &levers)?;
+            .apply_until(&prepared.policy, &prepared.text, contents, &levers, None)?;
         self.in_force.list_sizes = sizes(contents);
         self.lists_behind = false;
         Ok(())
-    }
-
-    /// Writes down what is in force, for the next start.
-    pub fn save_policy(&self) -> Result<(), StateError> {
-        self.store.save(
-            PolicyState::FILE,
-            &PolicyState {
-                revision: self.in_force.revision,
-                file_sha256: self.file_sha256.clone(),
-                sha256: self.in_force.prepared.sha256.clone(),
-                path: self.in_force.prepared.path.clone(),
-                applied_at: self.in_force.applied_at,
-                text: self.in_force.prepared.text.clone(),
-            },
-        )
     }
 
     /// Attaches to every interface, or to none: what this call newly attached is detached again on a failure.
@@ -358,9 +209,14 @@ impl Engine {
 
     /// Goes back to the policy that was in force before a start that failed.
     pub fn restore(&mut self, before: Prepared) {
+        if self.waiting.is_some() {
+            // This start has changed nothing in the kernel.
+            return;
+        }
         let (revision, applied_at) = (self.in_force.revision, self.in_force.applied_at);
-        match self.put_in_force(before, revision, applied_at) {
-            Ok(_) => tracing::warn!("the start failed; the policy from before is in force"),
+        let restored = self.put_in_force(before, revision, applied_at, None);
+        match restored.and_then(|_| self.reconcile_bans()) {
+            Ok(()) => tracing::warn!("the start failed; the policy from before is in force"),
             Err(error) => {
                 tracing::error!(%error, "the start failed, and the policy from before cannot be put back");
             }
@@ -440,28 +296,6 @@ impl Engine {
     }
 }
 
-/// What was applied since the policy file was last read, if the file is still the same; else the file.
-fn choose(stored: Option<&PolicyState>, file: Prepared) -> Prepared {
-    let Some(stored) = stored.filter(|stored| stored.outlives(&file.sha256)) else {
-        return file;
-    };
-    match Prepared::from_text(&stored.text, &stored.path) {
-        Ok(applied) => {
-            tracing::warn!(
-                revision = stored.revision,
-                path = stored.path,
-                file = file.path,
-                "the last applied policy stays in force; it is not the policy file's (which has not changed since)"
-            );
-            applied
-        }
-        Err(errors) => {
-            tracing::warn!(%errors, "the last applied policy is not valid any more; the policy file is used instead");
-            file
-        }
-    }
-}
-
 /// The live lists of the state directory. A list that no longer fits the policy is left on disk and out of force.
 fn load_lists(store: &Store, prepared: &Prepared) -> Result<ListBook, StateError> {
     let mut book = ListBook::default();
@@ -490,7 +324,19 @@ fn load_lists(store: &Store, prepared: &Prepared) -> Result<ListBook, StateError
     Ok(book)
 }
 
-fn sizes(contents: &ListContents) -> BTreeMap<String, u64> {
+/// The books of a policy that is in force already.
+fn in_force_of(prepared: Prepared, revision: u64, applied_at: Timestamp, lists: &ListBook) -> InForce {
+    InForce {
+        protection: Protection::of(&prepared.policy),
+        list_sizes: sizes(&lists.contents(&prepared.base)),
+        lists_at: BTreeMap::new(),
+        prepared,
+        revision,
+        applied_at,
+    }
+}
+
+pub(super) fn sizes(contents: &ListContents) -> BTreeMap<String, u64> {
     contents
         .iter()
         .map(|(name, content)| (name.clone(), content.len() as u64))

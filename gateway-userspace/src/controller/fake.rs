@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use super::backend::{Backend, Clock, Moment};
 use crate::{
     kernel::{
-        Applied, Attachment, BanEntry, Counter, KernelError, Lever, ListContents, Losses, SourceSlots,
-        XdpMode, XdpModeChoice,
+        Applied, Attachment, BanEntry, Counter, KernelError, Lever, ListContents, Losses, Pending,
+        SourceSlots, XdpMode, XdpModeChoice,
     },
     policy::model::Policy,
 };
@@ -22,6 +22,10 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Kernel {
     pub(crate) text: Option<String>,
+    /// What waits for confirmation, and what it would go back to.
+    pub(crate) waiting: Option<(Pending, Before)>,
+    /// The present by the clock, for what ends by itself.
+    pub(crate) clock: FakeClock,
     pub(crate) lists: ListContents,
     pub(crate) applies: usize,
     pub(crate) levers: Vec<Lever>,
@@ -36,7 +40,45 @@ pub(crate) struct Kernel {
     pub(crate) unwilling: Vec<String>,
 }
 
+/// What a policy that waits would go back to.
+#[derive(Debug)]
+pub(crate) struct Before {
+    lists: ListContents,
+    levers: Vec<Lever>,
+    services: Vec<String>,
+}
+
 impl Kernel {
+    /// The text that packets are judged by.
+    pub(crate) fn in_force(&self) -> Option<&str> {
+        match &self.waiting {
+            Some((pending, _)) if self.clock.now().ns < pending.until_ns => Some(&pending.text),
+            _ => self.text.as_deref(),
+        }
+    }
+
+    fn go_back(&mut self) -> bool {
+        let Some((_, before)) = self.waiting.take() else {
+            return false;
+        };
+        self.lists = before.lists;
+        self.levers = before.levers;
+        self.services = before.services;
+        true
+    }
+
+    fn settle(&mut self) -> bool {
+        let over = |(pending, _): &(Pending, Before)| self.clock.now().ns >= pending.until_ns;
+        self.waiting.as_ref().is_some_and(over) && self.go_back()
+    }
+
+    fn none_waits(&mut self) -> Result<(), KernelError> {
+        self.settle();
+        self.waiting
+            .as_ref()
+            .map_or(Ok(()), |_| Err(KernelError::Pending))
+    }
+
     fn willing(&mut self) -> Result<(), KernelError> {
         self.refuse
             .take()
@@ -49,23 +91,30 @@ impl Kernel {
 pub(crate) struct Fake(pub(crate) Arc<Mutex<Kernel>>);
 
 impl Backend for Fake {
-    fn apply(
+    fn apply_until(
         &mut self,
         policy: &Policy,
         text: &str,
         lists: &ListContents,
         levers: &[Lever],
+        until_ns: Option<u64>,
     ) -> Result<Applied, KernelError> {
         let mut kernel = self.0.lock().unwrap();
         kernel.willing()?;
-        kernel.text = Some(text.into());
-        kernel.lists = lists.clone();
-        kernel.levers = levers.to_vec();
-        kernel.services = policy
-            .services
-            .iter()
-            .map(|service| service.name.clone())
-            .collect();
+        kernel.none_waits()?;
+        let services = policy.services.iter().map(|service| service.name.clone());
+        let before = Before {
+            lists: std::mem::replace(&mut kernel.lists, lists.clone()),
+            levers: std::mem::replace(&mut kernel.levers, levers.to_vec()),
+            services: std::mem::replace(&mut kernel.services, services.collect()),
+        };
+        match until_ns {
+            None => kernel.text = Some(text.into()),
+            Some(until_ns) => {
+                let text = text.into();
+                kernel.waiting = Some((Pending { text, until_ns }, before));
+            }
+        }
         kernel.applies += 1;
         let prefixes = lists.values().map(Vec::len).sum();
         Ok(Applied {
@@ -75,9 +124,36 @@ impl Backend for Fake {
         })
     }
 
+    fn pending(&self) -> Result<Option<Pending>, KernelError> {
+        let mut kernel = self.0.lock().unwrap();
+        kernel.settle();
+        Ok(kernel.waiting.as_ref().map(|(pending, _)| pending.clone()))
+    }
+
+    fn confirm(&mut self) -> Result<(), KernelError> {
+        let mut kernel = self.0.lock().unwrap();
+        kernel.willing()?;
+        kernel.settle();
+        let (pending, _) = kernel.waiting.take().ok_or(KernelError::NotPending)?;
+        kernel.text = Some(pending.text);
+        Ok(())
+    }
+
+    fn revert(&mut self) -> Result<(), KernelError> {
+        let mut kernel = self.0.lock().unwrap();
+        kernel.willing()?;
+        kernel.settle();
+        kernel.go_back().then_some(()).ok_or(KernelError::NotPending)
+    }
+
+    fn settle(&mut self) -> Result<bool, KernelError> {
+        Ok(self.0.lock().unwrap().settle())
+    }
+
     fn set_levers(&mut self, levers: &[Lever]) -> Result<(), KernelError> {
         let mut kernel = self.0.lock().unwrap();
         kernel.willing()?;
+        kernel.none_waits()?;
         kernel.levers = levers.to_vec();
         Ok(())
     }
@@ -144,7 +220,11 @@ impl Backend for Fake {
             .iter()
             .map(|entry| &entry.service)
             .chain(delete.iter().map(|(_, service)| service));
-        if let Some(unknown) = named.flatten().find(|service| !kernel.services.contains(service)) {
+        let before = kernel.waiting.as_ref().map(|(_, before)| &before.services);
+        let known = |service: &String| {
+            kernel.services.contains(service) || before.is_some_and(|before| before.contains(service))
+        };
+        if let Some(unknown) = named.flatten().find(|service| !known(service)) {
             return Err(KernelError::NoService {
                 name: unknown.clone(),
             });

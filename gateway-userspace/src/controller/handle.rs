@@ -7,12 +7,12 @@ use std::{
 
 use tokio::sync::{Notify, watch};
 
-use super::{engine::Engine, prepare::Prepared};
+use super::{engine::Engine, policy_ops::Target, prepare::Prepared};
 use crate::{
     api::{
         error::Failure,
         peer::Peer,
-        types::{PolicyApplied, PolicyApplyRequest, code},
+        types::{PolicyApplied, PolicyApplyRequest, PolicyRollbackRequest, PolicyRolledBack, code},
     },
     policy::{PolicyErrors, bounds},
 };
@@ -56,7 +56,13 @@ impl Handle {
         F: FnOnce(&mut Engine) -> Result<T, Failure> + Send + 'static,
     {
         let shared = Arc::clone(&self.shared);
-        off_loop(move || work(&mut shared.engine.lock().unwrap_or_else(PoisonError::into_inner))).await?
+        off_loop(move || {
+            let mut engine = shared.engine.lock().unwrap_or_else(PoisonError::into_inner);
+            // The kernel goes back by itself; nobody is to hear of a policy that no packet is judged by any more.
+            engine.settle_policy();
+            work(&mut engine)
+        })
+        .await?
     }
 
     /// Changes something. It is answered when it is on disk: a ban or a list entry that was acknowledged survives a
@@ -85,8 +91,32 @@ impl Handle {
                 "path must be absolute: list files are relative to its folder",
             ));
         }
+        let within = request.confirm_within_seconds;
         let prepared = off_loop(move || Prepared::from_text(&request.text, &request.path)).await??;
-        self.change(move |engine| engine.apply(prepared, Some(peer)))
+        self.change(move |engine| match within {
+            None => engine.apply(prepared, Some(peer)),
+            Some(seconds) => engine.apply_within(prepared, seconds, Some(peer)),
+        })
+        .await
+    }
+
+    /// Takes back the policy that waits for confirmation, or puts an earlier one in force again.
+    pub async fn rollback(
+        &self,
+        request: PolicyRollbackRequest,
+        peer: Peer,
+    ) -> Result<PolicyRolledBack, Failure> {
+        let target = self
+            .call(move |engine| engine.rollback_target(request.to))
+            .await?;
+        let revision = match target {
+            Target::Before => return self.change(move |engine| engine.take_back(Some(peer))).await,
+            Target::Revision(revision) => *revision,
+        };
+        let number = revision.revision;
+        let text = revision.text.unwrap_or_default();
+        let prepared = off_loop(move || Prepared::from_text(&text, &revision.path)).await??;
+        self.change(move |engine| engine.roll_back_to(prepared, number, Some(peer)))
             .await
     }
 

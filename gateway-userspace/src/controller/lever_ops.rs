@@ -22,6 +22,7 @@ impl Engine {
         Ok(LeversAnswer {
             schema: SCHEMA,
             levers: self.lever_statuses()?,
+            warnings: Vec::new(),
         })
     }
 
@@ -42,6 +43,7 @@ impl Engine {
         request: &LeverRequest,
         peer: Option<Peer>,
     ) -> Result<LeversAnswer, Failure> {
+        self.settle_policy();
         let now = self.clock.now();
         let (LeverRequest::Bypass { for_seconds, .. } | LeverRequest::Scale { for_seconds, .. }) = *request;
         if !(1..=LONGEST_SECONDS).contains(&for_seconds) {
@@ -75,6 +77,20 @@ impl Engine {
                 }
             }
         };
+        let mut warnings = Vec::new();
+        match request {
+            LeverRequest::Bypass { service, .. } if self.waiting.is_some() => {
+                // Whoever pulls it has no time for a riddle, and the newest change is the first suspect.
+                let taken_back = self.take_back(peer)?.taken_back;
+                if let Some(service) = service {
+                    self.need_service(service)?;
+                }
+                warnings.push(format!(
+                    "revision {taken_back} waited for confirmation and was taken back first; the policy before it is in force"
+                ));
+            }
+            _ => self.none_waits()?,
+        }
         let mut levers = self.backend.levers()?;
         levers.retain(|running| !same_place(running, &lever));
         levers.push(lever);
@@ -87,11 +103,15 @@ impl Engine {
                 tracing::warn!(service, percent, for_seconds, by = %Peer::show(peer), "limits are scaled");
             }
         }
-        self.show_levers()
+        Ok(LeversAnswer {
+            warnings,
+            ..self.show_levers()?
+        })
     }
 
     /// Takes every lever off.
     pub fn clear_levers(&mut self, peer: Option<Peer>) -> Result<LeversCleared, Failure> {
+        self.none_waits()?;
         let cleared = self.lever_statuses()?;
         self.backend.set_levers(&[])?;
         tracing::info!(levers = cleared.len(), by = %Peer::show(peer), "levers cleared");

@@ -189,6 +189,7 @@ impl Engine {
         what: &str,
         peer: Option<Peer>,
     ) -> Result<ListChanged, Failure> {
+        self.none_waits()?;
         self.expire_lists();
         let now = whole_second(self.clock.now().wall);
         let (list, base) = self.need_list(name)?;
@@ -224,6 +225,10 @@ impl Engine {
 
     /// Lets go of list entries whose time is over.
     pub(super) fn expire_lists(&mut self) {
+        if self.waiting.is_some() {
+            // They leave as soon as the policy is confirmed or taken back.
+            return;
+        }
         let now = self.clock.now().wall;
         let changed = self.lists.expire(now);
         if !changed.is_empty() {

@@ -7,6 +7,7 @@
 //! - `engine` holds all state and makes every change (`*_ops` and `status` are its parts); it knows no threads
 //! - `handle` shares it: one kernel operation at a time, off the event loop
 //! - `backend` is the seam to the kernel and the clocks, where tests put their own
+//! - `start` finds out what a start puts in force, and what became of a policy that waited for confirmation
 //! - `upkeep` is what happens by itself
 
 pub mod backend;
@@ -18,9 +19,11 @@ mod lever_ops;
 mod list_ops;
 mod listen;
 pub mod logging;
+pub mod policy_ops;
 mod prepare;
 mod rates;
 mod run;
+pub mod start;
 mod status;
 mod upkeep;
 

@@ -10,11 +10,12 @@ use tokio::{
 
 use super::{
     backend::{Backend, SystemClock},
-    engine::{Choice, Engine, Parts, StartError},
+    engine::{Engine, Parts, StartError},
     handle::Handle,
     listen::{ControlSocket, ListenError, bind_web},
     logging,
     prepare::Prepared,
+    start::Choice,
 };
 use crate::{
     api::{

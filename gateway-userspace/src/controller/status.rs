@@ -82,6 +82,7 @@ impl Engine {
             sha256,
             path: self.in_force.prepared.path.clone(),
             applied_at: self.in_force.applied_at,
+            pending: self.pending_status(),
             mode: self.in_force.prepared.policy.mode,
             differs_from_file: difference.is_some(),
             difference,
@@ -140,6 +141,11 @@ impl Engine {
                     "{lost} packets lately were refused because CPUs competed for one bucket"
                 ));
             }
+        }
+        if let Some(fault) = &self.policy_unsaved {
+            problems.push(format!(
+                "the policy is in force, but will not outlive a restart: {fault}"
+            ));
         }
         if let Some(fault) = &self.save_fault {
             problems.push(format!("bans and lists are in force but not saved: {fault}"));
@@ -263,6 +269,7 @@ impl Engine {
         Ok(Observed {
             counters: self.backend.counters()?,
             attachments: self.backend.attachments()?,
+            pending: u64::from(self.waiting.is_some()),
             levers: self.lever_statuses()?.len() as u64,
             lists,
             slots: self.cached_slots()?,

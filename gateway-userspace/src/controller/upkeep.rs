@@ -41,8 +41,12 @@ impl PendingSave {
 impl Engine {
     /// Does what is due; returns when something is due next, on the kernel's clock.
     pub fn upkeep(&mut self) -> u64 {
+        self.settle_policy();
         self.prune_bans();
         self.expire_lists();
+        if self.policy_unsaved.is_some() {
+            self.write_down();
+        }
         let now = self.clock.now();
         if now.ns >= self.rates.due_ns() {
             self.sample();
@@ -51,7 +55,9 @@ impl Engine {
         if let Some(end) = self.bans.next_end() {
             next = next.min(end);
         }
-        if let Some(end) = self.lists.next_end() {
+        if let Some(waiting) = &self.waiting {
+            next = next.min(waiting.until_ns);
+        } else if let Some(end) = self.lists.next_end() {
             let left = u64::try_from(end.duration_since(now.wall).as_nanos()).unwrap_or(0);
             next = next.min(now.ns.saturating_add(left));
         }

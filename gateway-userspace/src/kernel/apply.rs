@@ -9,18 +9,19 @@ use std::{thread, time::Instant};
 
 use aya_obj::generated::bpf_map_type;
 use gateway_core::image::{
-    ADDRESS_GROUPS, Control, DestinationEntry, Generation, ListEntry, PORT_CELLS, PROTECT_RULES, SLOTS,
-    SUBJECTS, flags, half,
+    ADDRESS_GROUPS, Active, Control, DestinationEntry, Generation, ListEntry, PORT_CELLS, PROTECT_RULES,
+    SLOTS, SUBJECTS, flags, half,
 };
 use ipnet::IpNet;
 
 use super::{
     Applied, Dataplane, KernelError, Lever, ListContents,
+    pending::Waiting,
     pins::io_error,
     sys::{Map, Plain, Shape},
 };
 use crate::{
-    compile::{CompileError, Image, compile, ports::CLASS_WORDS, prefix},
+    compile::{CompileError, Image, compile, ports::CLASS_WORDS, prefix, registry::Registry},
     policy::{self, model::Policy},
 };
 
@@ -59,6 +60,9 @@ impl Dataplane {
     /// Compiles `policy` and puts it in force for every attached interface in one switch. On any error what was in
     /// force stays in force. Call it before the first [`Self::attach`].
     /// `text` is the policy file's text; it is kept beside the maps, so that levers work without a controller.
+    ///
+    /// # Errors
+    /// `Pending` while a policy waits for confirmation.
     pub fn apply(
         &mut self,
         policy: &Policy,
@@ -66,6 +70,28 @@ impl Dataplane {
         lists: &ListContents,
         levers: &[Lever],
     ) -> Result<Applied, KernelError> {
+        self.apply_until(policy, text, lists, levers, None)
+    }
+
+    /// As [`Self::apply`]; with `until_ns` the policy waits for [`Self::confirm`]: at that time of the kernel's clock the kernel goes back to the
+    /// policy before it, whether anybody lives to see it or not.
+    ///
+    /// # Errors
+    /// `Pending` while another policy waits.
+    pub fn apply_until(
+        &mut self,
+        policy: &Policy,
+        text: &str,
+        lists: &ListContents,
+        levers: &[Lever],
+        until_ns: Option<u64>,
+    ) -> Result<Applied, KernelError> {
+        self.none_waits()?;
+        if until_ns.is_some() && !self.ready {
+            return Err(KernelError::Other(
+                "no policy is in force to go back to; apply the first one without a time".into(),
+            ));
+        }
         if super::lines_of(&policy.source) != self.constants.lines {
             return Err(KernelError::Other(format!(
                 "source.max_tracked is allocated once, now for about {} slots; to change it, restart weir with the new policy \
@@ -73,18 +99,21 @@ impl Dataplane {
                 u64::from(self.constants.lines) * 7
             )));
         }
-        self.switch(policy, text, Some(lists), levers)
+        self.switch(policy, text, Some(lists), levers, until_ns)
     }
 
     /// Changes the levers only; the policy, the lists and the state of every bucket stay.
+    ///
+    /// # Errors
+    /// `Pending` while a policy waits for confirmation.
     pub fn set_levers(&mut self, levers: &[Lever]) -> Result<(), KernelError> {
+        self.none_waits()?;
         let Some(text) = self.state.text.clone() else {
             return Err(KernelError::Other(
                 "no policy is in force, so there is nothing to pull a lever on".into(),
             ));
         };
-        let parsed = policy::parse(&text, std::path::Path::new("(policy in force)"))
-            .map_err(|errors| KernelError::Other(format!("the pinned policy cannot be read: {errors}")))?;
+        let policy = pinned(&text)?;
         for lever in levers {
             if let Lever::Scale { service, .. }
             | Lever::Bypass {
@@ -98,7 +127,7 @@ impl Dataplane {
                 });
             }
         }
-        self.switch(&parsed.policy, &text, None, levers).map(drop)
+        self.switch(&policy, &text, None, levers, None).map(drop)
     }
 
     /// Compiles and switches. Without `lists`, those in force stay.
@@ -108,11 +137,13 @@ impl Dataplane {
         text: &str,
         lists: Option<&ListContents>,
         levers: &[Lever],
+        until_ns: Option<u64>,
     ) -> Result<Applied, KernelError> {
         self.still_there()?;
         let begun = Instant::now();
         let now_ns = Self::now_ns();
-        let active = self.control(Control::Active)? as u32 & 1;
+        // Nothing waits here, so it is in force for good.
+        let active = self.active()?.in_force(now_ns);
         let before: Generation = self
             .map("GENERATIONS")
             .get(&active)
@@ -121,6 +152,7 @@ impl Dataplane {
 
         // Compile on copies: nothing of ours changes until the kernel has everything.
         let mut next = self.state.clone();
+        let usage = next.registry.usage();
         let empty = ListContents::new();
         let mut image = compile(
             policy,
@@ -129,27 +161,29 @@ impl Dataplane {
             &mut next.registry,
             now_ns,
         )?;
-        let kept: std::collections::BTreeSet<(&str, &str)> = policy
-            .services
-            .iter()
-            .flat_map(|service| {
-                let classes = service
-                    .classes
-                    .iter()
-                    .map(|class| (service.name.as_str(), class.name.as_str()));
-                std::iter::once((service.name.as_str(), "")).chain(classes)
-            })
-            .chain(std::iter::once((crate::compile::DEFAULT, "")))
-            .collect();
-        let cleared = next
-            .registry
-            .retire_series(|service, class| kept.contains(&(service, class)));
-        next.text = Some(text.to_owned());
-        next.levers = levers.to_vec();
+        // While it waits, what the policy before it uses stays.
+        let mut cleared = Vec::new();
+        if until_ns.is_some() {
+            image.gone.clear();
+            next.waiting = Some(Waiting {
+                generation: 1 - active,
+                text: text.to_owned(),
+                levers: levers.to_vec(),
+                before: usage,
+            });
+        } else {
+            cleared = retire_of(&mut next.registry, policy);
+            next.text = Some(text.to_owned());
+            next.levers = levers.to_vec();
+        }
+        let fresh = match until_ns {
+            Some(until_ns) => Active::until(1 - active, until_ns),
+            None => Active::for_good(1 - active),
+        };
 
         // Numbers must be known to whoever comes after us before packets use them.
         let previous = std::mem::replace(&mut self.state, next);
-        let result = self.install(&mut image, &before, active, lists.is_some());
+        let result = self.install(&mut image, &before, fresh, lists.is_some());
         if let Err(error) = result {
             self.state = previous;
             let _ = self.state.write(&self.set);
@@ -159,7 +193,13 @@ impl Dataplane {
         let gone = std::mem::take(&mut image.gone);
         self.drop_bans_of(&gone)?;
         self.clear_series(&cleared)?;
-        self.watch_handshakes(false)?;
+        if let Err(error) = self.watch_handshakes(false) {
+            if until_ns.is_some() {
+                // Whoever asked is told that it failed, so it must not wait for anybody.
+                self.revert()?;
+            }
+            return Err(error);
+        }
         super::trim();
         Ok(Applied {
             services: policy.services.len(),
@@ -172,14 +212,13 @@ impl Dataplane {
         &mut self,
         image: &mut Image,
         before: &Generation,
-        active: u32,
+        fresh: Active,
         lists: bool,
     ) -> Result<(), KernelError> {
         self.state.write(&self.set)?;
         self.make_pages()?;
         self.write_versions()?;
 
-        let fresh = 1 - active;
         let next_slot = |slot: u32| (slot + 1) % SLOTS;
         let mut tables: Vec<(&'static str, u32, Map)> = Vec::new();
         if lists {
@@ -202,10 +241,13 @@ impl Dataplane {
         ));
         self.put(&tables)?;
         // Every packet that looked into the other half has finished: the waits above began after the last switch.
-        self.write_half(image, fresh)?;
-        self.set_control(Control::Active, u64::from(fresh))?;
-        self.set_control(Control::Ready, 1)?;
-        self.ready = true;
+        self.write_half(image, fresh.generation())?;
+        self.set_active(fresh)?;
+        // The last step that can fail, and only the first time: a policy that waits is never left half known.
+        if !self.ready {
+            self.set_control(Control::Ready, 1)?;
+            self.ready = true;
+        }
         Ok(())
     }
 
@@ -290,6 +332,36 @@ impl Dataplane {
             .set_all(&keys, &values)
             .map_err(failed("the bucket versions"))
     }
+}
+
+/// Takes back the series of services and classes that a policy does not have; returns their numbers.
+fn retire_of(registry: &mut Registry, policy: &Policy) -> Vec<u32> {
+    let kept: std::collections::BTreeSet<(&str, &str)> = policy
+        .services
+        .iter()
+        .flat_map(|service| {
+            let classes = service
+                .classes
+                .iter()
+                .map(|class| (service.name.as_str(), class.name.as_str()));
+            std::iter::once((service.name.as_str(), "")).chain(classes)
+        })
+        .chain(std::iter::once((crate::compile::DEFAULT, "")))
+        .collect();
+    registry.retire_series(|record| kept.contains(&(record.service.as_str(), record.class.as_str())))
+}
+
+/// As [`retire_of`], by a pinned policy's text. One that this version cannot read keeps its series: they cost room, and a
+/// start must not fail for them.
+pub(super) fn retire_series(registry: &mut Registry, text: &str) -> Vec<u32> {
+    pinned(text).map_or_else(|_| Vec::new(), |policy| retire_of(registry, &policy))
+}
+
+/// The policy of a pinned text.
+fn pinned(text: &str) -> Result<Policy, KernelError> {
+    policy::parse(text, std::path::Path::new("(policy in force)"))
+        .map(|parsed| parsed.policy)
+        .map_err(|errors| KernelError::Other(format!("the pinned policy cannot be read: {errors}")))
 }
 
 /// A table that a trie of this shape holds.

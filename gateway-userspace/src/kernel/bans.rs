@@ -133,13 +133,9 @@ impl Dataplane {
     fn service_number(&self, service: Option<&str>) -> Result<u32, KernelError> {
         match service {
             None => Ok(0),
-            Some(name) => self
-                .state
-                .registry
-                .service(name)
-                .ok_or_else(|| KernelError::NoService {
-                    name: name.to_owned(),
-                }),
+            Some(name) => self.number_of(name).ok_or_else(|| KernelError::NoService {
+                name: name.to_owned(),
+            }),
         }
     }
 
@@ -223,7 +219,7 @@ impl Dataplane {
     pub fn bans(&self) -> Result<Vec<BanEntry>, KernelError> {
         let mut entries = Vec::with_capacity(self.bans.entries.len());
         for ((number, prefix), until_ns) in &self.bans.entries {
-            let service = match (*number, self.state.registry.service_name(*number)) {
+            let service = match (*number, self.name_of(*number)) {
                 (0, _) => None,
                 (_, Some(name)) => Some(name.to_owned()),
                 (_, None) => continue,

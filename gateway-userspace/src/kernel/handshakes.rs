@@ -33,15 +33,21 @@ const CONNECTIONS: &str = "weir_connections";
 
 impl Dataplane {
     /// Attaches the programs that the policy in force needs, and takes off those that it does not. `fresh`: those that are
-    /// attached may be of another version, and are replaced.
+    /// attached may be of another version, and are replaced. While a policy waits for confirmation, what the one before it needs
+    /// stays too: the kernel may go back to it by itself.
     pub(super) fn watch_handshakes(&mut self, fresh: bool) -> Result<(), KernelError> {
-        let active = self.control(Control::Active)? as u32 & 1;
-        let generation: Option<Generation> = self
-            .map("GENERATIONS")
-            .get(&active)
-            .map_err(|source| io_error("cannot read the generations".into(), source))?;
-        let generation = generation.unwrap_or_default();
-        let uses = generation.flags;
+        let active = self.active()?;
+        let read = |generation: u32| -> Result<Generation, KernelError> {
+            let read = self.map("GENERATIONS").get(&generation);
+            Ok(read
+                .map_err(|source| io_error("cannot read the generations".into(), source))?
+                .unwrap_or_default())
+        };
+        let generation = read(active.in_force(Self::now_ns()))?;
+        let mut uses = generation.flags;
+        if active.until_ns().is_some() {
+            uses = read(0)?.flags | read(1)?.flags;
+        }
         let interfaces = attach::list(&self.dir)?;
         let mut object = None;
         self.handshake_faults.clear();

@@ -10,6 +10,7 @@ mod counters;
 mod established;
 mod handshakes;
 mod object;
+mod pending;
 mod pins;
 mod state;
 mod sys;
@@ -164,6 +165,8 @@ impl Dataplane {
         }
         dataplane.ready = dataplane.control(Control::Ready)? != 0;
         dataplane.bans = dataplane.read_bans()?;
+        // A policy may have been confirmed or taken back, or its time may be over, since the books were written.
+        dataplane.settle()?;
         Ok(dataplane)
     }
 
@@ -193,10 +196,14 @@ impl Dataplane {
         let running = |lever: &&Lever| match lever {
             Lever::Bypass { until_ns, .. } | Lever::Scale { until_ns, .. } => *until_ns > now,
         };
-        Ok(self.state.levers.iter().filter(running).cloned().collect())
+        let levers = match &self.state.waiting {
+            Some(waiting) => &waiting.levers,
+            None => &self.state.levers,
+        };
+        Ok(levers.iter().filter(running).cloned().collect())
     }
 
-    /// The text of the policy in force, if there is one.
+    /// The text of the policy that is in force for good (not of one that waits for confirmation), if there is one.
     pub fn policy_text(&self) -> Result<Option<String>, KernelError> {
         Ok(self.state.text.clone())
     }

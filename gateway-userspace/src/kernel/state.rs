@@ -7,7 +7,9 @@ use aya_obj::generated::bpf_map_type;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    KernelError, Lever, pins,
+    KernelError, Lever,
+    pending::Waiting,
+    pins,
     sys::{Map, Shape},
 };
 use crate::compile::registry::Registry;
@@ -19,9 +21,12 @@ const PIECE: usize = 4096;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct State {
     pub(super) registry: Registry,
-    /// The text of the policy in force.
+    /// The text of the policy that is in force for good.
     pub(super) text: Option<String>,
     pub(super) levers: Vec<Lever>,
+    /// A policy that waits for confirmation; the rest, but the registry, is of the one before it.
+    #[serde(default)]
+    pub(super) waiting: Option<Waiting>,
 }
 
 fn failed(what: &'static str) -> impl Fn(std::io::Error) -> KernelError {

@@ -130,6 +130,15 @@ pub struct BanEntry {
     pub until_ns: u64,
 }
 
+/// A policy that waits for confirmation.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Pending {
+    /// Its text.
+    pub text: String,
+    /// When the kernel goes back to the policy before it, in nanoseconds of its monotonic clock.
+    pub until_ns: u64,
+}
+
 /// What an apply did.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Applied {
@@ -173,6 +182,15 @@ pub enum KernelError {
     NotAttached { interface: String, attached: String },
     #[error("the policy is too large for the kernel tables: {what}")]
     TooLarge { what: String },
+    #[error(
+        "a policy waits for confirmation, and a change now would overwrite the one to go back to; keep it with \
+         `weir policy confirm` or take it back with `weir policy rollback` first"
+    )]
+    Pending,
+    #[error(
+        "no policy waits for confirmation: there is none, or its time is over and the policy before it is in force"
+    )]
+    NotPending,
     #[error("no service named {name} is in force")]
     NoService { name: String },
     #[error("{what}: {source}")]

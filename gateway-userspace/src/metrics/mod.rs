@@ -28,6 +28,8 @@ pub struct Observed {
     pub counters: Vec<Counter>,
     /// The attached interfaces.
     pub attachments: Vec<Attachment>,
+    /// 1 while the policy in force waits for confirmation, else 0.
+    pub pending: u64,
     /// Levers in force.
     pub levers: u64,
     /// The policy's lists.
@@ -115,12 +117,12 @@ fn control(observed: &Observed) -> Vec<MetricFamily> {
         ("sha256", &observed.sha256),
     ];
     vec![
-        single("weir_lever_active", "Emergency levers in force.", observed.levers),
         single(
             "weir_policy_pending",
-            "Policies in force that wait to be confirmed.",
-            0,
+            "1 while the policy in force waits for confirmation.",
+            observed.pending,
         ),
+        single("weir_lever_active", "Emergency levers in force.", observed.levers),
         family(
             "weir_list_prefixes",
             "Prefixes in a list.",
@@ -259,6 +261,7 @@ mod tests {
                 fallback: None,
                 reused: false,
             }],
+            pending: 1,
             levers: 1,
             lists: vec![ListGauge {
                 list: "blocklist".into(),
@@ -279,8 +282,8 @@ mod tests {
         for line in [
             r#"weir_packets_total{interface="eth0",service="storefront",class="",verdict="drop",reason="source_packets"} 9007199254740991"#,
             r#"weir_attached{interface="eth0",xdp_mode="native"} 1"#,
+            "weir_policy_pending 1",
             "weir_lever_active 1",
-            "weir_policy_pending 0",
             r#"weir_list_prefixes{list="blocklist"} 3"#,
             r#"weir_list_age_seconds{list="blocklist"} 7"#,
             r#"weir_source_slots{state="in_debt"} 5"#,

@@ -6,6 +6,7 @@
 
 pub mod bounds;
 mod cross;
+pub mod diff;
 mod document;
 mod error;
 mod limits;

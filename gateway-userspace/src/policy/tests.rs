@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::{model::*, *};
 
+mod diff;
 mod errors;
 mod service_errors;
 mod services;

@@ -4,6 +4,7 @@
 //! full disk leaves the old file. A file that cannot be read back is set aside as `NAME.corrupt-N` and the controller
 //! goes on without it: enforcement must not wait for somebody to mend a file.
 
+mod history;
 mod policy;
 
 use std::{
@@ -16,7 +17,10 @@ use std::{
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Serialize, de::DeserializeOwned};
 
-pub use self::policy::PolicyState;
+pub use self::{
+    history::{By, History, Outcome, Revision},
+    policy::PolicyState,
+};
 
 /// Why the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -210,7 +210,7 @@ fn series_keep_their_numbers_and_freed_ones_are_used_again() {
         assert!(free, "{record:?} shares its second number");
     }
     let end = registry.series_end();
-    let freed = registry.retire_series(|service, _| service != "a");
+    let freed = registry.retire_series(|record| record.service != "a");
     assert!(!freed.is_empty());
     compiled(
         &policy(vec![limited("b", 2, 2), limited("d", 1, 1), limited("e", 1, 1)]),
@@ -225,6 +225,66 @@ fn series_keep_their_numbers_and_freed_ones_are_used_again() {
         .collect();
     assert_eq!(of_e, freed.into_iter().collect());
     assert_eq!(registry.series_end(), end, "freed numbers were not used");
+}
+
+#[test]
+fn going_back_to_a_policy_gives_everything_back() {
+    let mut registry = registry();
+    let both = |rate| policy(vec![limited("a", rate, 100), limited("b", 1, 100)]);
+    let first = compiled(&both(1), &mut registry, 0);
+    let (of_a, of_b) = (bucket(&first, &registry, "a"), bucket(&first, &registry, "b"));
+    let usage = registry.usage();
+    let before: Vec<u32> = registry.series().iter().map(|record| record.number).collect();
+    let number = registry.service("a");
+
+    // Waits: `a` has another rate, `b` goes, `c` comes.
+    let second = compiled(
+        &policy(vec![limited("a", 2, 100), limited("c", 1, 1)]),
+        &mut registry,
+        SECOND,
+    );
+    assert_ne!(bucket(&second, &registry, "a").version, of_a.version);
+    assert_eq!(
+        usage.services_not_in(&registry),
+        [usage.service("b").expect("it had one")]
+    );
+    let c = registry.service("c").expect("it has a number");
+    let of_c = bucket(&second, &registry, "c").id;
+    assert!(
+        usage.service_name(c).is_none(),
+        "no number of the first policy is given away"
+    );
+
+    let (gone, cleared) = registry.back_to(&usage, 2 * SECOND);
+    assert_eq!(gone, [c]);
+    assert!(!cleared.is_empty() && cleared.iter().all(|number| !before.contains(number)));
+    assert_eq!(registry.service("a"), number);
+    assert_eq!(registry.service("c"), None);
+    let after: Vec<u32> = registry.series().iter().map(|record| record.number).collect();
+    assert_eq!(after, before);
+    // Cells that were charged meanwhile are still understood, and nothing of the first policy is given to others.
+    let waited = bucket(&second, &registry, "a").version;
+    let known = registry
+        .versions()
+        .find(|(id, _)| *id == of_a.id)
+        .expect("it is there")
+        .1;
+    assert_eq!(known[usize::from(waited)].id, of_a.id);
+    let again = compiled(&both(1), &mut registry, 3 * SECOND);
+    assert_eq!(bucket(&again, &registry, "a"), of_a);
+    assert_eq!(bucket(&again, &registry, "b"), of_b);
+    // The bucket of `c` is given to another once its debts have drained, and not before.
+    let named = policy(vec![
+        limited("a", 1, 100),
+        limited("b", 1, 100),
+        limited("d", 1, 1),
+    ]);
+    let d = |registry: &mut Registry, now_ns| {
+        let image = compiled(&named, registry, now_ns);
+        bucket(&image, registry, "d").id
+    };
+    assert_ne!(d(&mut registry.clone(), 3 * SECOND), of_c);
+    assert_eq!(d(&mut registry, 1_000 * SECOND), of_c);
 }
 
 proptest! {

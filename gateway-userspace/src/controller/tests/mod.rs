@@ -1,5 +1,6 @@
 //! The controller over a fake kernel: its rules, and its socket with real HTTP.
 
+mod pending;
 mod rules;
 mod socket;
 mod starts;
@@ -8,9 +9,10 @@ use std::{fs, path::Path, sync::Arc};
 
 use super::{
     backend::Clock,
-    engine::{Choice, Engine, Parts},
+    engine::{Engine, Parts},
     fake::{Fake, FakeClock},
     prepare::Prepared,
+    start::Choice,
 };
 use crate::{
     api::types::{BanRequest, BansRequest},
@@ -56,6 +58,7 @@ impl Bench {
             kernel: Fake::default(),
             clock: FakeClock::default(),
         };
+        bench.kernel.0.lock().unwrap().clock = bench.clock.clone();
         bench.write_policy(POLICY);
         bench
     }

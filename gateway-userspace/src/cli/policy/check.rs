@@ -1,15 +1,14 @@
-//! `weir policy`.
+//! `weir policy check`: whether a policy is valid, and what it amounts to.
 
 use std::{
     fmt::Write as _,
-    path::{self, Path, PathBuf},
-    process::ExitCode,
+    path::{self, Path},
 };
 
-use clap::Subcommand;
 use serde::Serialize;
 use weir::{
-    api::types::{PolicyAnswer, PolicyApplied, PolicyApplyRequest, SCHEMA, code},
+    api::types::SCHEMA,
+    kernel::ListContents,
     policy::{
         self, Finding, Loaded,
         model::{Limits, Mode, Policy},
@@ -17,8 +16,7 @@ use weir::{
     },
 };
 
-use super::{
-    Context,
+use super::super::{
     output::Failure,
     table::{Align, Table, counted, grouped},
 };
@@ -26,42 +24,9 @@ use super::{
 /// How many of the most demanding buckets a check names.
 const NAMED_BUCKETS: usize = 3;
 
-/// Check, apply and show policies
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  weir policy check policy.toml       without a controller, and without rights
-  weir policy apply policy.toml       in force at once, or not at all
-  weir policy show > in-force.toml")]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    pub(crate) command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// Say whether a policy is valid, and what it amounts to
-    ///
-    /// Shows every error of the file at once, each with its line, column and key. Exits 2 if there is one.
-    Check {
-        /// The policy file
-        file: PathBuf,
-    },
-    /// Put a policy in force
-    ///
-    /// Atomic: a packet sees the old policy or the new one. Sources and services that stay keep their buckets. A policy
-    /// that fails anywhere leaves the old one in force.
-    Apply {
-        /// The policy file
-        file: PathBuf,
-    },
-    /// Show the policy in force
-    Show,
-}
-
 /// What a policy amounts to.
 #[derive(Debug, Serialize)]
-struct Summary {
+pub(super) struct Summary {
     schema: u32,
     ok: bool,
     path: String,
@@ -73,7 +38,7 @@ struct Summary {
     buckets: usize,
     lists: Vec<ListSummary>,
     warnings: Vec<Finding>,
-    sizing: Sizing,
+    pub(super) sizing: Sizing,
 }
 
 #[derive(Debug, Serialize)]
@@ -82,51 +47,17 @@ struct ListSummary {
     prefixes: usize,
 }
 
-pub(crate) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
-    match args.command {
-        Command::Check { file } => {
-            let summary = check(&file)?.1;
-            context.show(&summary, summary_text)?;
-        }
-        Command::Apply { file } => apply(&file, context)?,
-        Command::Show => {
-            let answer: PolicyAnswer = context.client().get("/v1/policy")?;
-            context.show(&answer, |answer| answer.text.clone())?;
-        }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn apply(file: &Path, context: &Context) -> Result<(), Failure> {
-    // Here too, so that an invalid policy is refused with its places even where no controller runs.
-    let (loaded, summary) = check(file)?;
-    let path = path::absolute(file).map_err(|error| {
-        Failure::new(
-            code::INTERNAL,
-            format!("cannot tell where {} is: {error}", file.display()),
-        )
-    })?;
-    let Some(path) = path.to_str() else {
-        return Err(
-            Failure::usage(format!("the path {} is not UTF-8", path.display())).hint("rename the file"),
-        );
-    };
-    let request = PolicyApplyRequest {
-        text: loaded.text,
-        path: path.to_owned(),
-    };
-    let applied: PolicyApplied = context.client().post("/v1/policy/apply", &request)?;
-    for warning in &applied.warnings {
-        context.remark(&format!("warning: {warning}"));
-    }
-    if !summary.sizing.is_enough() {
-        context.remark(&format!("warning: {}", table_too_small(&summary.sizing)));
-    }
-    context.show(&applied, applied_text)
+/// A valid policy file.
+#[derive(Debug)]
+pub(super) struct Checked {
+    pub(super) loaded: Loaded,
+    /// What its lists hold.
+    pub(super) contents: ListContents,
+    pub(super) summary: Summary,
 }
 
 /// Reads and checks a policy with the lists it names.
-fn check(file: &Path) -> Result<(Loaded, Summary), Failure> {
+pub(super) fn check(file: &Path) -> Result<Checked, Failure> {
     let loaded = policy::load(file).map_err(|errors| Failure::of_policy(&errors))?;
     let folder = path::absolute(file)
         .ok()
@@ -153,7 +84,11 @@ fn check(file: &Path) -> Result<(Loaded, Summary), Failure> {
         warnings: loaded.warnings.clone(),
         sizing: sizing::cells_in_debt(policy),
     };
-    Ok((loaded, summary))
+    Ok(Checked {
+        loaded,
+        contents,
+        summary,
+    })
 }
 
 /// The buckets that the policy names, those of a source or a network counted once.
@@ -178,7 +113,7 @@ fn buckets(policy: &Policy) -> usize {
     count
 }
 
-fn table_too_small(sizing: &Sizing) -> String {
+pub(super) fn table_too_small(sizing: &Sizing) -> String {
     format!(
         "source.max_tracked is {}; give it at least {}, or sources of a large flood share overflow buckets",
         grouped(sizing.max_tracked.into()),
@@ -186,7 +121,7 @@ fn table_too_small(sizing: &Sizing) -> String {
     )
 }
 
-fn summary_text(summary: &Summary) -> String {
+pub(super) fn summary_text(summary: &Summary) -> String {
     let mode = match summary.mode {
         Mode::Enforce => "enforce",
         Mode::Monitor => "monitor (drops nothing, counts what it would drop)",
@@ -257,16 +192,6 @@ fn summary_text(summary: &Summary) -> String {
     text
 }
 
-fn applied_text(applied: &PolicyApplied) -> String {
-    format!(
-        "policy revision {} is in force: {}, {} in lists, switched in {:.1} ms\n",
-        applied.revision,
-        counted(applied.services, "service", "services"),
-        counted(applied.prefixes, "prefix", "prefixes"),
-        applied.took_seconds * 1000.0
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -299,7 +224,7 @@ ports = [80, 443]
         let file = directory.path().join("policy.toml");
         fs::write(&file, POLICY).unwrap();
         fs::write(directory.path().join("bad.txt"), "198.51.100.0/24\n203.0.113.1\n").unwrap();
-        let (loaded, summary) = check(&file).unwrap();
+        let Checked { loaded, summary, .. } = check(&file).unwrap();
         assert_eq!(loaded.text, POLICY);
         assert_eq!((summary.services, summary.classes, summary.buckets), (1, 0, 3));
         assert_eq!(summary.lists[0].prefixes, 3);
