@@ -51,8 +51,16 @@ impl Output {
     }
 }
 
-/// Runs a command to its end, within `patience`.
+/// How long to wait for something that takes up to `base` on a machine of its own: so many times longer as
+/// `WEIR_TEST_PATIENCE` says, which is set where a processor is emulated.
+pub fn patience(base: Duration) -> Duration {
+    let factor = std::env::var("WEIR_TEST_PATIENCE").ok();
+    base * factor.and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+/// Runs a command to its end, within `patience`, as [`patience`] stretches it.
 pub fn finish(command: &mut Command, input: Option<&str>, patience: Duration) -> Result<Output> {
+    let patience = self::patience(patience);
     let start = Instant::now();
     command.stdin(if input.is_some() {
         Stdio::piped()

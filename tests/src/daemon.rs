@@ -25,7 +25,7 @@ use tempfile::TempDir;
 
 use crate::{
     bpffs::BpffsDir,
-    command::{Output, finish},
+    command::{Output, finish, patience},
     metrics::Metrics,
     netns::Netns,
 };
@@ -132,7 +132,7 @@ impl<'n> Daemon<'n> {
             if let Some(status) = self.poll_exit()? {
                 bail!("weir ended before it was ready ({status}):\n{}", self.log());
             }
-            if start.elapsed() > READY_PATIENCE {
+            if start.elapsed() > patience(READY_PATIENCE) {
                 self.stop_with(Signal::SIGKILL)?;
                 bail!("weir was not ready after {READY_PATIENCE:?}:\n{}", self.log());
             }
@@ -179,7 +179,7 @@ impl<'n> Daemon<'n> {
     pub fn stop_with(&mut self, signal: Signal) -> Result<ExitStatus> {
         self.signal(signal)?;
         let mut child = self.child.take().context("the controller does not run")?;
-        let deadline = Instant::now() + STOP_PATIENCE;
+        let deadline = Instant::now() + patience(STOP_PATIENCE);
         loop {
             if let Some(status) = child.try_wait()? {
                 return Ok(status);

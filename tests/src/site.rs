@@ -5,6 +5,7 @@ use std::{thread, time::Duration};
 use anyhow::Result;
 
 use crate::{
+    command::patience,
     daemon::Daemon,
     frame::Frame,
     link,
@@ -64,7 +65,7 @@ impl Site {
     /// Sends by a plan, and gives the node a moment to count the last of it.
     pub fn send_by(&self, frames: &[Vec<u8>], plan: &Plan) -> Result<Sent> {
         let sent = Sender::open(&self.client, "eth0")?.send(frames, plan, || false)?;
-        thread::sleep(Duration::from_millis(30));
+        thread::sleep(patience(Duration::from_millis(30)));
         Ok(sent)
     }
 }

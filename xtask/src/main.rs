@@ -2,6 +2,7 @@
 
 mod call;
 mod dist;
+mod kernels;
 mod lab;
 mod licences;
 mod rights;
@@ -48,6 +49,11 @@ enum Command {
     /// The tests in the kernel need root, or sudo without a password. The last line is the count:
     /// `N passed, N failed, N skipped`.
     Test(test::Options),
+    /// Run the tests of the programs, and a few of `weir`, on other kernels, in emulated machines
+    ///
+    /// The kernels are those that the distribution packages as cloud images (Debian and its kin, x86-64). They are
+    /// fetched once, into target/kernels, and not installed. Needs no root, once the tools are there.
+    TestKernels(kernels::Options),
     /// Show Weir at work: shoppers, bots and a storefront in network namespaces of this machine
     ///
     /// Needs root, or sudo without a password. Takes under two minutes and leaves nothing behind.
@@ -94,7 +100,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Setup { dry_run } => {
-            setup::setup(Scope::Everything, if dry_run { Mode::DryRun } else { Mode::Loud })
+            setup::setup(kernels::scope(), if dry_run { Mode::DryRun } else { Mode::Loud })
         }
         Command::Build => {
             setup::setup(Scope::Build, Mode::Quiet)?;
@@ -102,6 +108,7 @@ fn run(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Test(options) => test::test(&options),
+        Command::TestKernels(options) => kernels::test_kernels(&options),
         Command::Demo { keep, args } => {
             let keep = keep.then(|| "--keep".to_owned());
             lab::become_program("demo", &keep.into_iter().chain(args).collect::<Vec<_>>())

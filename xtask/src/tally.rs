@@ -80,6 +80,12 @@ impl Tally {
         }
     }
 
+    /// Counts what cannot be run here, as `SKIP name: why`.
+    pub(crate) fn skip(&mut self, skip: &str) {
+        self.skipped += 1;
+        self.skips.push(skip.to_owned());
+    }
+
     /// Adds a run that has ended.
     pub(crate) fn add(&mut self, other: Self) {
         self.passed += other.passed;
@@ -87,6 +93,22 @@ impl Tally {
         self.skipped += other.skipped;
         self.skips.extend(other.skips);
         self.failures.extend(other.failures);
+    }
+
+    /// The same, with a place named behind every failure and every skip.
+    pub(crate) fn on(mut self, place: &str) -> Self {
+        for failure in &mut self.failures {
+            *failure = format!("{failure} ({place})");
+        }
+        for skip in &mut self.skips {
+            *skip = skip.replacen(": ", &format!(" ({place}): "), 1);
+        }
+        self
+    }
+
+    /// The three counts, right under `passed  failed  skipped`.
+    pub(crate) fn columns(&self) -> String {
+        format!("{:>6}  {:>6}  {:>7}", self.passed, self.failed, self.skipped)
     }
 
     /// Whether nothing failed.

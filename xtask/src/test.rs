@@ -5,7 +5,7 @@ use clap::Args;
 
 use crate::{
     call::Call,
-    licences,
+    kernels, licences,
     rights::Rights,
     setup::{self, Mode, Scope},
     tally::Tally,
@@ -27,10 +27,11 @@ const PASSED_ON: &str = "WEIR_BIN,RUST_BACKTRACE,RUST_LOG,CARGO_MANIFEST_DIR,CI"
 
 /// Runs the checks and the tests, all of them whatever fails, and counts.
 pub(crate) fn test(options: &Options) -> Result<()> {
-    let scope = if options.quick {
-        Scope::Check
-    } else {
-        Scope::Everything
+    let other_kernels = !options.quick && options.filter.is_none();
+    let scope = match (options.quick, other_kernels) {
+        (true, _) => Scope::Check,
+        (false, false) => Scope::Everything,
+        (false, true) => kernels::scope(),
     };
     setup::setup(scope, Mode::Quiet)?;
     let rights = Rights::of_this_process();
@@ -60,6 +61,9 @@ pub(crate) fn test(options: &Options) -> Result<()> {
     tests += run("host tests", &host.args(filter), &mut tally)?;
     if !options.quick {
         tests += kernel_tests(filter, rights, &mut tally)?;
+    }
+    if other_kernels {
+        on_other_kernels(&mut tally);
     }
 
     println!();
@@ -140,6 +144,17 @@ fn kernel_tests(filter: Option<&str>, rights: Rights, tally: &mut Tally) -> Resu
         );
     }
     run("kernel tests", &call, tally)
+}
+
+/// Runs what can be run on other kernels, where they can be had.
+fn on_other_kernels(tally: &mut Tally) {
+    headline("other kernels");
+    if let Some(why) = kernels::obstacle() {
+        tally.skip(&format!("SKIP test-kernels: {why}"));
+    } else if let Err(error) = kernels::run(&kernels::Options::default(), tally) {
+        println!("{error:#}");
+        tally.check(&format!("other kernels: {error:#}"), false);
+    }
 }
 
 /// Runs one `cargo test` and returns how many tests it counted.

@@ -7,7 +7,6 @@
 
 use std::{thread, time::Instant};
 
-use aya_obj::generated::bpf_map_type;
 use gateway_core::image::{
     ADDRESS_GROUPS, Active, Control, DestinationEntry, Generation, ListEntry, PORT_CELLS, PROTECT_RULES,
     SLOTS, SUBJECTS, flags, half,
@@ -15,18 +14,15 @@ use gateway_core::image::{
 use ipnet::IpNet;
 
 use super::{
-    Applied, Dataplane, KernelError, Lever, ListContents,
+    Applied, Dataplane, KernelError, Lever, ListContents, nested,
     pending::Waiting,
     pins::io_error,
-    sys::{Map, Plain, Shape},
+    sys::{Map, Plain},
 };
 use crate::{
     compile::{CompileError, Image, compile, ports::CLASS_WORDS, prefix, registry::Registry},
     policy::{self, model::Policy},
 };
-
-/// `BPF_F_NO_PREALLOC`, which tries demand.
-const NO_PREALLOC: u32 = 1;
 
 /// What each half of the arrays that seldom change holds.
 #[derive(Debug, Default)]
@@ -366,14 +362,7 @@ fn pinned(text: &str) -> Result<Policy, KernelError> {
 
 /// A table that a trie of this shape holds.
 fn trie<K: Plain, V: Plain>(name: &str, keys: &[K], values: &[V]) -> Result<Map, KernelError> {
-    let shape = Shape {
-        kind: bpf_map_type::BPF_MAP_TYPE_LPM_TRIE,
-        key: size_of::<K>() as u32,
-        value: size_of::<V>() as u32,
-        entries: keys.len().max(1) as u32,
-        flags: NO_PREALLOC,
-    };
-    let map = Map::create(name, &shape).map_err(failed("a trie"))?;
+    let map = Map::create(name, &nested::trie::<K, V>(keys.len())).map_err(failed("a trie"))?;
     map.set_all(keys, values).map_err(failed("a trie"))?;
     Ok(map)
 }
@@ -397,14 +386,8 @@ fn tries<V: Plain>(name: &str, entries: &[(IpNet, V)]) -> Result<(Map, Map), Ker
 }
 
 fn group_table(entries: &[(u64, u32)]) -> Result<Map, KernelError> {
-    let shape = Shape {
-        kind: bpf_map_type::BPF_MAP_TYPE_HASH,
-        key: 8,
-        value: 4,
-        entries: entries.len().max(1) as u32,
-        flags: NO_PREALLOC,
-    };
-    let map = Map::create("weir_groups", &shape).map_err(failed("the group table"))?;
+    let map =
+        Map::create("weir_groups", &nested::group_table(entries.len())).map_err(failed("the group table"))?;
     let (keys, values): (Vec<u64>, Vec<u32>) = entries.iter().copied().unzip();
     map.set_all(&keys, &values).map_err(failed("the group table"))?;
     Ok(map)

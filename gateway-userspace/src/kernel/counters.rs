@@ -1,6 +1,5 @@
 //! Reading what the packet path counted.
 
-use aya_obj::generated::bpf_map_type;
 use gateway_core::{
     bucket::{cell, spec::Spec},
     image::{AddressGroup, Generation, PAGE_SERIES, PAGES, ProtectRule, Subject},
@@ -9,11 +8,7 @@ use gateway_core::{
     verdict::{Reason, Verdict},
 };
 
-use super::{
-    Counter, Dataplane, KernelError, Losses, SourceSlots, pins,
-    pins::io_error,
-    sys::{Map, Shape},
-};
+use super::{Counter, Dataplane, KernelError, Losses, SourceSlots, nested, pins, pins::io_error, sys::Map};
 
 /// What values the maps of this build have, in bytes; maps of maps and tries of plain words are left out.
 pub(super) fn expected_values() -> [(&'static str, usize); 9] {
@@ -38,13 +33,7 @@ fn pages(series: u32) -> u32 {
 impl Dataplane {
     /// Makes the counter pages that the registered series need, for every registered interface.
     pub(super) fn make_pages(&self) -> Result<(), KernelError> {
-        let shape = Shape {
-            kind: bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY,
-            key: 4,
-            value: 16,
-            entries: PAGE_SERIES,
-            flags: 0,
-        };
+        let shape = nested::page();
         for interface in 0..self.state.registry.interfaces.len() as u32 {
             for page in 0..pages(self.state.registry.series_end()) {
                 let path = pins::page(&self.set, interface, page);

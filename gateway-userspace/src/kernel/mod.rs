@@ -9,6 +9,7 @@ mod bans;
 mod counters;
 mod established;
 mod handshakes;
+mod nested;
 mod object;
 mod pending;
 mod pins;
@@ -116,6 +117,7 @@ impl Dataplane {
             interface: 0,
             test_clock: false,
         };
+        nested::make(set)?;
         drop(object::prepare(set, &constants)?);
         trim();
         let control = Map::open(&pins::map(set, "CONTROL"))

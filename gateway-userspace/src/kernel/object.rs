@@ -75,6 +75,15 @@ pub(super) fn prepare(set: &Path, constants: &Constants) -> Result<Ebpf, KernelE
     loader.load(OBJECT).map_err(|error| describe(&error, set))
 }
 
+/// Loads every program of the object, whatever its kind; their names.
+pub(super) fn load_all(object: &mut Ebpf) -> Result<Vec<String>, KernelError> {
+    let names: Vec<String> = object.programs().map(|(name, _)| name.to_owned()).collect();
+    for name in &names {
+        load(object, name)?;
+    }
+    Ok(names)
+}
+
 /// Loads one of the object's programs; the descriptor lives as long as the object.
 pub(super) fn load<'a>(object: &'a mut Ebpf, name: &str) -> Result<BorrowedFd<'a>, KernelError> {
     let missing = || KernelError::Load {
@@ -87,29 +96,41 @@ pub(super) fn load<'a>(object: &'a mut Ebpf, name: &str) -> Result<BorrowedFd<'a
         Program::Xdp(program) => program.load(),
         Program::SchedClassifier(program) => program.load(),
         Program::SockOps(program) => program.load(),
-        _ => return Err(missing()),
+        other => {
+            return Err(KernelError::Load {
+                why: format!(
+                    "{name} is of a kind that Weir does not load: {:?}",
+                    other.prog_type()
+                ),
+            });
+        }
     };
     if let Err(error) = loaded {
-        return Err(match error {
-            ProgramError::SyscallError(call) if denied(&call.io_error) => not_permitted("load BPF programs"),
-            ProgramError::LoadError { io_error, .. } if denied(&io_error) => {
-                not_permitted("load BPF programs")
-            }
-            ProgramError::LoadError {
-                io_error,
-                verifier_log,
-            } => KernelError::Load {
-                why: format!(
-                    "{io_error}; the verifier's last words: {}",
-                    last_words(&verifier_log.to_string())
-                ),
-            },
-            other => KernelError::Load { why: chain(&other) },
-        });
+        return Err(refused(name, error));
     }
     match program.fd() {
         Ok(fd) => Ok(fd.as_fd()),
         Err(error) => Err(KernelError::Load { why: chain(&error) }),
+    }
+}
+
+/// Why the kernel does not take a program.
+fn refused(name: &str, error: ProgramError) -> KernelError {
+    match error {
+        ProgramError::SyscallError(call) if denied(&call.io_error) => not_permitted("load BPF programs"),
+        ProgramError::LoadError { io_error, .. } if denied(&io_error) => not_permitted("load BPF programs"),
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => KernelError::Load {
+            why: format!(
+                "{name}: {io_error}; the verifier's last words: {}",
+                last_words(&verifier_log.to_string())
+            ),
+        },
+        other => KernelError::Load {
+            why: format!("{name}: {}", chain(&other)),
+        },
     }
 }
 

@@ -221,6 +221,22 @@ impl Map {
 
     /// Makes a map.
     pub(super) fn create(name: &str, shape: &Shape) -> io::Result<Self> {
+        Self::create_with(name, shape, None)
+    }
+
+    /// Makes an array of maps that are like `template`.
+    pub(super) fn create_outer(name: &str, slots: u32, template: &Self) -> io::Result<Self> {
+        let shape = Shape {
+            kind: bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS,
+            key: 4,
+            value: 4,
+            entries: slots,
+            flags: 0,
+        };
+        Self::create_with(name, &shape, Some(template))
+    }
+
+    fn create_with(name: &str, shape: &Shape, inner: Option<&Self>) -> io::Result<Self> {
         let mut attributes = blank();
         // SAFETY: plain fields of a union.
         let create = unsafe { &mut attributes.__bindgen_anon_1 };
@@ -229,6 +245,7 @@ impl Map {
         create.value_size = shape.value;
         create.max_entries = shape.entries;
         create.map_flags = shape.flags;
+        create.inner_map_fd = inner.map_or(0, Self::number);
         for (place, byte) in create.map_name.iter_mut().zip(name.bytes().take(15)) {
             *place = byte as libc::c_char;
         }

@@ -37,6 +37,12 @@ impl Dataplane {
         Ok(TestProgram { object })
     }
 
+    /// Asks the kernel's verifier about every program of the object, attaches none, and returns their names.
+    pub fn load_every_program(&self) -> Result<Vec<String>, KernelError> {
+        let mut object = object::prepare(&self.set, &self.constants)?;
+        object::load_all(&mut object)
+    }
+
     /// Sets the clock of test programs, in nanoseconds.
     pub fn set_test_clock(&self, now_ns: u64) -> Result<(), KernelError> {
         self.set_control(Control::TestClock, now_ns)

@@ -26,6 +26,8 @@ pub(crate) enum Scope {
     Check,
     /// That, and what the tests in the kernel use.
     Everything,
+    /// That, and what boots other kernels.
+    OtherKernels,
 }
 
 /// Where a toolchain's `core` for the BPF target comes from.
@@ -71,33 +73,68 @@ pub(crate) enum Rustup {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Tool {
     pub(crate) program: &'static str,
+    /// What needs it first.
+    scope: Scope,
     pub(crate) apt: &'static str,
     pub(crate) dnf: &'static str,
 }
 
-/// The programs that the tests in the kernel use.
-pub(crate) const TOOLS: [Tool; 4] = [
+/// The programs that the tests in the kernel use, this one and others.
+const TOOLS: [Tool; 8] = [
     Tool {
         program: "ip",
+        scope: Scope::Everything,
         apt: "iproute2",
         dnf: "iproute",
     },
     Tool {
         program: "ethtool",
+        scope: Scope::Everything,
         apt: "ethtool",
         dnf: "ethtool",
     },
     Tool {
         program: "tcpdump",
+        scope: Scope::Everything,
         apt: "tcpdump",
         dnf: "tcpdump",
     },
     Tool {
         program: "nsenter",
+        scope: Scope::Everything,
         apt: "util-linux",
         dnf: "util-linux",
     },
+    Tool {
+        program: "qemu-system-x86_64",
+        scope: Scope::OtherKernels,
+        apt: "qemu-system-x86",
+        dnf: "qemu-system-x86-core",
+    },
+    Tool {
+        program: "busybox",
+        scope: Scope::OtherKernels,
+        apt: "busybox-static",
+        dnf: "busybox",
+    },
+    Tool {
+        program: "cpio",
+        scope: Scope::OtherKernels,
+        apt: "cpio",
+        dnf: "cpio",
+    },
+    Tool {
+        program: "depmod",
+        scope: Scope::OtherKernels,
+        apt: "kmod",
+        dnf: "kmod",
+    },
 ];
+
+/// The programs that a scope needs.
+pub(crate) fn tools(scope: Scope) -> impl Iterator<Item = &'static Tool> {
+    TOOLS.iter().filter(move |tool| tool.scope <= scope)
+}
 
 /// The package manager.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,14 +212,9 @@ impl Facts {
             },
             linker: linker::find(),
             llvm: llvm_prefixes(),
-            tools_missing: if scope == Scope::Everything {
-                TOOLS
-                    .iter()
-                    .filter(|tool| find_program(tool.program).is_none())
-                    .collect()
-            } else {
-                Vec::new()
-            },
+            tools_missing: tools(scope)
+                .filter(|tool| find_program(tool.program).is_none())
+                .collect(),
             bpffs: bpffs_mounted(&fs::read_to_string("/proc/self/mounts").unwrap_or_default()),
             manager: if find_program("apt-get").is_some() {
                 Manager::Apt

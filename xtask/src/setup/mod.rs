@@ -8,15 +8,26 @@ mod plan;
 
 use anyhow::{Result, bail};
 
-pub(crate) use facts::Scope;
 use facts::{Facts, Manager};
-use packages::Apt;
+pub(crate) use facts::{Scope, find_program};
+use packages::{Apt, Packages as _};
+pub(crate) use plan::apt_update;
 use plan::{Plan, Step};
 
 use crate::rights::Rights;
 
 /// Rounds of planning and doing: what a compiler's LLVM is can be known only after it is installed.
 const ROUNDS: usize = 4;
+
+/// Whether this machine's packages are APT's.
+pub(crate) fn has_apt() -> bool {
+    find_program("apt-get").is_some()
+}
+
+/// The version of a package that APT would install.
+pub(crate) fn apt_candidate(package: &str) -> Option<String> {
+    Apt::default().candidate(package)
+}
 
 /// What `setup` shall do with its plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

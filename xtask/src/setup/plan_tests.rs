@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::*;
 use crate::{
     rights::Rights,
-    setup::{facts::TOOLS, linker::Linker},
+    setup::{facts::tools, linker::Linker},
 };
 
 /// Package lists that offer what a test says.
@@ -69,7 +69,7 @@ fn bare() -> Facts {
         components_missing: vec!["rustfmt", "clippy"],
         linker: None,
         llvm: BTreeMap::new(),
-        tools_missing: TOOLS.iter().collect(),
+        tools_missing: tools(Scope::Everything).collect(),
         bpffs: false,
         manager: Manager::Apt,
     }
@@ -321,10 +321,28 @@ fn the_distributions_cargo_must_not_hide_rustups() {
 }
 
 #[test]
+fn other_kernels_need_a_machine_to_run_on() {
+    let facts = Facts {
+        scope: Scope::OtherKernels,
+        tools_missing: tools(Scope::OtherKernels)
+            .filter(|tool| tools(Scope::Everything).all(|other| other.program != tool.program))
+            .collect(),
+        ..ready()
+    };
+    assert_eq!(
+        commands(&plan(&facts, &nothing_offered())),
+        [
+            "DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends qemu-system-x86 \
+             busybox-static cpio kmod"
+        ]
+    );
+}
+
+#[test]
 fn fedora_gets_its_tools_by_their_names_there() {
     let facts = Facts {
         manager: Manager::Dnf,
-        tools_missing: TOOLS.iter().collect(),
+        tools_missing: tools(Scope::Everything).collect(),
         ..ready()
     };
     assert_eq!(
@@ -337,7 +355,9 @@ fn fedora_gets_its_tools_by_their_names_there() {
 fn elsewhere_the_missing_tools_are_named() {
     let facts = Facts {
         manager: Manager::Other,
-        tools_missing: vec![&TOOLS[2]],
+        tools_missing: tools(Scope::Everything)
+            .filter(|tool| tool.program == "tcpdump")
+            .collect(),
         ..ready()
     };
     let plan = plan(&facts, &nothing_offered());
