@@ -121,6 +121,11 @@ impl<'n> Daemon<'n> {
         self
     }
 
+    /// Names other interfaces for the next `weir run`.
+    pub fn set_interfaces(&mut self, interfaces: &[&str]) {
+        self.interfaces = interfaces.iter().map(|&name| name.to_owned()).collect();
+    }
+
     /// Starts the controller and waits until it says that it is ready. When it ends instead, the
     /// error has its exit status and its log. It is killed when the calling thread ends.
     pub fn start(&mut self) -> Result<()> {

@@ -14,6 +14,7 @@ use jiff::{Timestamp, Unit};
 use super::{
     backend::{Backend, Clock, Moment},
     filecheck::FileCheck,
+    links::Links,
     prepare::Prepared,
     rates::Rates,
 };
@@ -61,6 +62,11 @@ pub struct Engine {
     pub(super) lists_behind: bool,
     /// The interfaces that should be attached.
     pub(super) wanted: BTreeSet<String>,
+    pub(super) links: Links,
+    /// What this start could not take over from the one before.
+    pub(super) replaced: Option<String>,
+    /// True when the policy in force is not in the state directory yet.
+    pub(super) policy_dirty: bool,
     /// Why the last write to the state directory failed, until one succeeds.
     pub(super) save_fault: Option<String>,
     /// Slots of the source table that is in use; it is made once.
@@ -161,6 +167,9 @@ impl Engine {
             slots: None,
             lists_behind: false,
             wanted: BTreeSet::new(),
+            links: Links::default(),
+            replaced: None,
+            policy_dirty: false,
             save_fault: None,
             tracked,
             in_force: InForce {
@@ -224,8 +233,9 @@ impl Engine {
         }
         if let Err(error) = self.save_policy() {
             warnings.push(format!(
-                "the policy is in force, but will not outlive a restart: {error}"
+                "the policy is in force, but will not outlive a restart until it can be saved: {error}"
             ));
+            self.not_saved(&error);
         }
         let answer = PolicyApplied {
             schema: SCHEMA,
@@ -323,17 +333,19 @@ impl Engine {
 
     /// Writes down what is in force, for the next start.
     pub fn save_policy(&self) -> Result<(), StateError> {
-        self.store.save(
-            PolicyState::FILE,
-            &PolicyState {
-                revision: self.in_force.revision,
-                file_sha256: self.file_sha256.clone(),
-                sha256: self.in_force.prepared.sha256.clone(),
-                path: self.in_force.prepared.path.clone(),
-                applied_at: self.in_force.applied_at,
-                text: self.in_force.prepared.text.clone(),
-            },
-        )
+        self.store.save(PolicyState::FILE, &self.policy_state())
+    }
+
+    /// What is in force, as it is written down.
+    pub(super) fn policy_state(&self) -> PolicyState {
+        PolicyState {
+            revision: self.in_force.revision,
+            file_sha256: self.file_sha256.clone(),
+            sha256: self.in_force.prepared.sha256.clone(),
+            path: self.in_force.prepared.path.clone(),
+            applied_at: self.in_force.applied_at,
+            text: self.in_force.prepared.text.clone(),
+        }
     }
 
     /// Attaches to every interface, or to none: what this call newly attached is detached again on a failure.
@@ -353,6 +365,7 @@ impl Engine {
             }
         }
         self.wanted = interfaces.iter().cloned().collect();
+        self.links.mode = mode;
         Ok(attached)
     }
 

@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use super::backend::{Backend, Clock, Moment};
 use crate::{
     kernel::{
-        Applied, Attachment, BanEntry, Counter, KernelError, Lever, ListContents, Losses, SourceSlots,
-        XdpMode, XdpModeChoice,
+        Applied, Attachment, BanEntry, Counter, KernelError, Lever, ListContents, Losses, Pinned,
+        SourceSlots, XdpMode, XdpModeChoice,
     },
     policy::model::Policy,
 };
@@ -104,6 +104,7 @@ impl Backend for Fake {
             xdp_mode: XdpMode::Native,
             fallback: None,
             reused,
+            renamed: None,
         };
         kernel.attached.insert(interface.into(), attachment.clone());
         Ok(attachment)
@@ -115,6 +116,10 @@ impl Backend for Fake {
 
     fn detach(&mut self, interface: &str) -> Result<bool, KernelError> {
         Ok(self.0.lock().unwrap().attached.remove(interface).is_some())
+    }
+
+    fn keep_pinned(&mut self) -> Result<Pinned, KernelError> {
+        Ok(Pinned::InPlace)
     }
 
     fn remove_unused(&mut self) -> Result<(), KernelError> {

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::{Notify, watch};
 
-use super::{engine::Engine, prepare::Prepared};
+use super::{engine::Engine, prepare::Prepared, settle};
 use crate::{
     api::{
         error::Failure,
@@ -93,6 +93,7 @@ impl Handle {
     /// Reads the policy file again; when it is not valid, what is in force stays.
     pub async fn reload(&self) -> Result<PolicyApplied, Failure> {
         let path = self.call(|engine| Ok(engine.policy_file())).await?;
+        settle::settled(&path).await;
         let prepared: Result<Prepared, PolicyErrors> = off_loop(move || Prepared::from_file(&path)).await?;
         let prepared = prepared?;
         self.change(move |engine| engine.reload(prepared)).await

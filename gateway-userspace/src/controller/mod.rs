@@ -15,12 +15,14 @@ pub mod engine;
 mod filecheck;
 mod handle;
 mod lever_ops;
+mod links;
 mod list_ops;
 mod listen;
 pub mod logging;
 mod prepare;
 mod rates;
 mod run;
+mod settle;
 mod status;
 mod upkeep;
 

@@ -51,6 +51,7 @@ impl Engine {
             lists: self.in_force.prepared.policy.lists.len() as u64,
             losses,
             source_slots,
+            replaced: self.replaced.clone(),
         })
     }
 
@@ -101,12 +102,7 @@ impl Engine {
                 "not attached to any interface: nothing is enforced; restart weir to attach again".into(),
             );
         }
-        for gone in attachments.iter().filter(|attachment| attachment.ifindex == 0) {
-            problems.push(format!(
-                "interface {} has vanished, and its enforcement with it",
-                gone.interface
-            ));
-        }
+        problems.extend(self.links.problems(attachments));
         for wanted in &self.wanted {
             if !attachments
                 .iter()
@@ -142,7 +138,7 @@ impl Engine {
             }
         }
         if let Some(fault) = &self.save_fault {
-            problems.push(format!("bans and lists are in force but not saved: {fault}"));
+            problems.push(format!("what was changed last is in force but not saved, and would be lost with the next restart: {fault}"));
         }
         if self.lists_behind {
             problems.push(

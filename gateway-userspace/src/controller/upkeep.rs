@@ -6,7 +6,7 @@ use super::engine::Engine;
 use crate::{
     bans::SavedBans,
     lists::{Overlay, state_file},
-    state::{StateError, Store},
+    state::{PolicyState, StateError, Store},
 };
 
 /// How long a change may wait to be saved with the next ones, in nanoseconds.
@@ -19,6 +19,7 @@ const RETRY_NS: u64 = 10_000_000_000;
 #[derive(Debug)]
 pub struct PendingSave {
     store: Arc<Store>,
+    policy: Option<PolicyState>,
     bans: Option<SavedBans>,
     lists: Vec<(String, Overlay)>,
 }
@@ -27,8 +28,12 @@ impl PendingSave {
     /// Writes everything; the first failure is told when all was tried.
     pub fn write(&self) -> Result<(), StateError> {
         let mut result = Ok(());
+        if let Some(policy) = &self.policy {
+            result = self.store.save(PolicyState::FILE, policy);
+        }
         if let Some(bans) = &self.bans {
-            result = self.store.save(SavedBans::FILE, bans);
+            let saved = self.store.save(SavedBans::FILE, bans);
+            result = result.and(saved);
         }
         for (name, overlay) in &self.lists {
             let saved = self.store.save(&state_file(name), overlay);
@@ -43,11 +48,12 @@ impl Engine {
     pub fn upkeep(&mut self) -> u64 {
         self.prune_bans();
         self.expire_lists();
+        self.look_after_links();
         let now = self.clock.now();
         if now.ns >= self.rates.due_ns() {
             self.sample();
         }
-        let mut next = self.rates.due_ns();
+        let mut next = self.rates.due_ns().min(self.links.due_ns());
         if let Some(end) = self.bans.next_end() {
             next = next.min(end);
         }
@@ -74,7 +80,7 @@ impl Engine {
     }
 
     fn unsaved(&self) -> bool {
-        self.bans_dirty || !self.lists_dirty.is_empty()
+        self.policy_dirty || self.bans_dirty || !self.lists_dirty.is_empty()
     }
 
     /// Takes what is not saved yet; [`Self::saved`] must follow the write.
@@ -88,11 +94,26 @@ impl Engine {
         let lists = names
             .into_iter()
             .filter_map(|name| Some((name.clone(), self.lists.overlay(&name)?.clone())));
+        let policy = std::mem::take(&mut self.policy_dirty).then(|| self.policy_state());
         Some(PendingSave {
+            policy,
             lists: lists.collect(),
             bans,
             store: Arc::clone(&self.store),
         })
+    }
+
+    /// The policy in force could not be written; it is tried again with the bans and lists.
+    pub(super) fn not_saved(&mut self, error: &StateError) {
+        self.unsaved_because(error);
+        self.policy_dirty = true;
+    }
+
+    fn unsaved_because(&mut self, error: &StateError) {
+        if self.save_fault.is_none() {
+            tracing::error!(%error, "what was changed is in force but cannot be saved; weir goes on trying");
+        }
+        self.save_fault = Some(error.to_string());
     }
 
     /// What became of a write. A failed one is tried again with the next.
@@ -100,10 +121,8 @@ impl Engine {
         match result {
             Ok(()) => self.save_fault = None,
             Err(error) => {
-                if self.save_fault.is_none() {
-                    tracing::error!(%error, "bans and lists are in force but cannot be saved");
-                }
-                self.save_fault = Some(error.to_string());
+                self.unsaved_because(&error);
+                self.policy_dirty |= save.policy.is_some();
                 self.bans_dirty |= save.bans.is_some();
                 self.lists_dirty
                     .extend(save.lists.into_iter().map(|(name, _)| name));

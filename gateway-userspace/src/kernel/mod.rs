@@ -11,6 +11,8 @@ mod established;
 mod handshakes;
 mod object;
 mod pins;
+mod remount;
+mod rights;
 mod state;
 mod sys;
 mod testrun;
@@ -45,6 +47,9 @@ pub type ListContents = BTreeMap<String, Vec<IpNet>>;
 /// Weir's half in the kernel: pinned maps, programs and links under one bpffs directory, and the lock on it.
 #[derive(Debug)]
 pub struct Dataplane {
+    /// Where it is meant to be pinned.
+    place: PathBuf,
+    /// Where what is pinned is reached: `place`, or a descriptor of what was unmounted from there.
     dir: PathBuf,
     set: PathBuf,
     maps: BTreeMap<&'static str, Map>,
@@ -60,7 +65,7 @@ pub struct Dataplane {
     gone: bool,
     /// What could not be attached of the programs that see handshakes.
     handshake_faults: Vec<String>,
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 impl Dataplane {
@@ -88,7 +93,10 @@ impl Dataplane {
             let _ = pins::remove(&set);
         }
         let opened = lost.map_or(Opened::Fresh, |why| {
-            Opened::Replaced(format!("{why}; buckets start full, and counters start from zero"))
+            Opened::Replaced(format!(
+                "{why}; buckets start full, blocks have ended, counters start from zero and levers are cleared; bans and \
+                 lists stay"
+            ))
         });
         Ok((made?, opened))
     }
@@ -141,6 +149,7 @@ impl Dataplane {
             fresh
         });
         let mut dataplane = Self {
+            place: dir.to_owned(),
             dir: dir.to_owned(),
             constants: Constants {
                 key: [0; 4],
@@ -157,7 +166,7 @@ impl Dataplane {
             ready: false,
             gone: false,
             handshake_faults: Vec::new(),
-            _lock: lock,
+            lock,
         };
         for at in 0..4 {
             dataplane.constants.key[at as usize] = dataplane.control_at(Control::Key as u32 + at)?;
@@ -208,6 +217,8 @@ impl Dataplane {
                 "no policy is in force yet; apply one before attaching".into(),
             ));
         }
+        // Before anything is written for an interface that is not there.
+        attach::ifindex(interface)?;
         let number = self.interface_number(interface)?;
         let constants = Constants {
             interface: number,
@@ -369,6 +380,8 @@ fn usable(set: &Path, lines: Option<u32>) -> Result<(), String> {
             abi.unwrap_or(0)
         ));
     }
+    // The ABI number covers it; one that cannot be read all the same must not keep a controller from starting.
+    State::read(set).map_err(|error| error.to_string())?;
     let shapes = counters::expected_values();
     for name in MAPS {
         let map = open(name)?;

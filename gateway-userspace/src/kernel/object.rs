@@ -10,7 +10,7 @@ use aya::{
     programs::{Program, ProgramError},
 };
 
-use super::{KernelError, pins};
+use super::{KernelError, pins, rights};
 
 /// The object that the build script made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-ebpf"));
@@ -131,6 +131,7 @@ fn denied(error: &std::io::Error) -> bool {
 pub(super) fn not_permitted(what: &str) -> KernelError {
     KernelError::NotPermitted {
         what: what.to_owned(),
+        advice: rights::advice(),
     }
 }
 

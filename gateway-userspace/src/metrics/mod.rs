@@ -258,6 +258,7 @@ mod tests {
                 xdp_mode: XdpMode::Native,
                 fallback: None,
                 reused: false,
+                renamed: None,
             }],
             levers: 1,
             lists: vec![ListGauge {
