@@ -276,6 +276,7 @@ impl Engine {
                 .hint("raise max_prefixes, or feed the list less with `weir list replace`"));
             }
         }
+        self.look_after_pins();
         let levers = self.levers_for(&prepared)?;
         let applied = self
             .backend
@@ -322,6 +323,7 @@ impl Engine {
 
     /// Puts the same policy in force again with other list contents.
     pub(super) fn apply_lists(&mut self, contents: &ListContents) -> Result<(), Failure> {
+        self.look_after_pins();
         let levers = self.backend.levers()?;
         let prepared = &self.in_force.prepared;
         self.backend

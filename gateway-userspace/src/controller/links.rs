@@ -120,7 +120,8 @@ impl Engine {
         self.links.lost.insert(interface, (fault, retry_ns));
     }
 
-    fn look_after_pins(&mut self) {
+    /// Looks whether what is pinned has its place. Cheap; before whatever reaches for pins.
+    pub(super) fn look_after_pins(&mut self) {
         let fault = match self.backend.keep_pinned() {
             Ok(Pinned::InPlace) => None,
             Ok(Pinned::Restored) => {

@@ -25,6 +25,7 @@ const GENERIC: &str = "generic mode sees super-frames (many packets merged into 
 impl Engine {
     /// `GET /v1/status`.
     pub fn status(&mut self) -> Result<StatusAnswer, Failure> {
+        self.look_after_pins();
         let now = self.clock.now();
         let counters = self.backend.counters()?;
         let losses = self.backend.losses()?;
@@ -244,6 +245,7 @@ impl Engine {
 
     /// Everything that `/metrics` shows.
     pub fn observe(&mut self) -> Result<Observed, Failure> {
+        self.look_after_pins();
         let now = self.clock.now().wall;
         let lists = &self.in_force.prepared.policy.lists;
         let lists = lists.iter().map(|list| {

@@ -91,6 +91,8 @@ impl Dataplane {
         if made.is_err() {
             // A half-made set would be found, and refused, by every start to come.
             let _ = pins::remove(&set);
+            // Only if nothing else is there.
+            let _ = std::fs::remove_dir(bpffs);
         }
         let opened = lost.map_or(Opened::Fresh, |why| {
             Opened::Replaced(format!(

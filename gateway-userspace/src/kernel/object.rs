@@ -92,7 +92,7 @@ pub(super) fn load<'a>(object: &'a mut Ebpf, name: &str) -> Result<BorrowedFd<'a
     if let Err(error) = loaded {
         return Err(match error {
             ProgramError::SyscallError(call) if denied(&call.io_error) => not_permitted("load BPF programs"),
-            ProgramError::LoadError { io_error, .. } if denied(&io_error) => {
+            ProgramError::LoadError { io_error, .. } if denied(&io_error) || rights::incomplete() => {
                 not_permitted("load BPF programs")
             }
             ProgramError::LoadError {

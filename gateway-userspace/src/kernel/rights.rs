@@ -9,11 +9,29 @@ const SYS_ADMIN: u32 = 21;
 
 /// The end of a sentence that begins "not permitted to …".
 pub(super) fn advice() -> String {
-    let effective = fs::read_to_string("/proc/self/status").ok().and_then(|text| {
-        let value = text.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
-        u64::from_str_radix(value.trim(), 16).ok()
-    });
-    advise(effective)
+    advise(effective())
+}
+
+/// Whether one of them is missing: without `CAP_PERFMON` the verifier refuses what it takes with it, and gives a reason that
+/// helps nobody.
+pub(super) fn incomplete() -> bool {
+    effective().is_some_and(|effective| !missing(effective).is_empty())
+}
+
+/// The effective capabilities of this process.
+fn effective() -> Option<u64> {
+    let text = fs::read_to_string("/proc/self/status").ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(value.trim(), 16).ok()
+}
+
+fn missing(effective: u64) -> Vec<&'static str> {
+    let has = |bit: u32| effective >> bit & 1 == 1;
+    NEEDED
+        .iter()
+        .filter(|(name, bit)| !has(*bit) && (*name == "CAP_NET_ADMIN" || !has(SYS_ADMIN)))
+        .map(|(name, _)| *name)
+        .collect()
 }
 
 fn advise(effective: Option<u64>) -> String {
@@ -21,12 +39,7 @@ fn advise(effective: Option<u64>) -> String {
     let Some(effective) = effective else {
         return WAY.to_owned();
     };
-    let has = |bit: u32| effective >> bit & 1 == 1;
-    let missing: Vec<&str> = NEEDED
-        .iter()
-        .filter(|(name, bit)| !has(*bit) && (*name == "CAP_NET_ADMIN" || !has(SYS_ADMIN)))
-        .map(|(name, _)| *name)
-        .collect();
+    let missing = missing(effective);
     if missing.is_empty() {
         // A security module, a container's filter, the file's owner: the capabilities are not what is missing.
         return "it has every capability that weir needs, so something else forbids it (a container, a security module, \
