@@ -32,6 +32,8 @@ pub(crate) struct Kernel {
     services: Vec<String>,
     /// The next change is refused with this.
     pub(crate) refuse: Option<&'static str>,
+    /// Where what is pinned is said to be.
+    pub(crate) pinned: Option<Pinned>,
     /// Interfaces that cannot be attached to.
     pub(crate) unwilling: Vec<String>,
 }
@@ -119,7 +121,7 @@ impl Backend for Fake {
     }
 
     fn keep_pinned(&mut self) -> Result<Pinned, KernelError> {
-        Ok(Pinned::InPlace)
+        Ok(self.0.lock().unwrap().pinned.unwrap_or(Pinned::InPlace))
     }
 
     fn remove_unused(&mut self) -> Result<(), KernelError> {
@@ -200,6 +202,14 @@ impl FakeClock {
         let mut now = self.0.lock().unwrap();
         now.ns += seconds * 1_000_000_000;
         now.wall = now.wall.checked_add(Duration::from_secs(seconds)).unwrap();
+    }
+}
+
+impl FakeClock {
+    /// Sets the wall clock forward or back; the kernel's goes on.
+    pub(crate) fn step(&self, seconds: i64) {
+        let mut now = self.0.lock().unwrap();
+        now.wall = Timestamp::from_second(now.wall.as_second() + seconds).unwrap();
     }
 }
 

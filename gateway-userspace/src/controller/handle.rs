@@ -17,8 +17,9 @@ use crate::{
     policy::{PolicyErrors, bounds},
 };
 
-/// The longest that the upkeep sleeps: kernel time and the event loop's may drift apart over a suspended machine.
-const LONGEST_SLEEP: Duration = Duration::from_mins(1);
+/// The longest that the upkeep sleeps: an interface that comes back should not wait, and kernel time and the event loop's
+/// may drift apart over a suspended machine.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
 /// How long the upkeep waits after a change before it looks at what is due, so that a thousand changes wake it once.
 const SETTLE: Duration = Duration::from_millis(250);

@@ -25,11 +25,6 @@ pub(super) struct Links {
 }
 
 impl Links {
-    /// When to look next, on the kernel's clock.
-    pub(super) fn due_ns(&self) -> u64 {
-        self.due_ns
-    }
-
     /// What is wrong, one sentence each.
     pub(super) fn problems(&self, attachments: &[Attachment]) -> Vec<String> {
         let mut problems: Vec<String> = self.place.iter().cloned().collect();

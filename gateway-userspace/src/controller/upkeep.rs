@@ -53,7 +53,7 @@ impl Engine {
         if now.ns >= self.rates.due_ns() {
             self.sample();
         }
-        let mut next = self.rates.due_ns().min(self.links.due_ns());
+        let mut next = self.rates.due_ns();
         if let Some(end) = self.bans.next_end() {
             next = next.min(end);
         }
