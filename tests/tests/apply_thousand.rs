@@ -94,7 +94,10 @@ fn a_thousand_applies_explain_every_packet() -> Result<()> {
         "a packet saw half of each policy: {left_one:?} {left_two:?} {right_one:?} {right_two:?}"
     );
     // The kernel's own chatter (multicast listener reports) belongs to no service.
-    ensure!(default.drop == 0 && default.pass < 20, "a packet saw neither: {default:?}");
+    ensure!(
+        default.drop == 0 && default.pass < 20,
+        "a packet saw neither: {default:?}"
+    );
     let all = [left_one, right_one, left_two, right_two];
     ensure!(
         all.iter().all(|each| each.pass + each.drop > 0),

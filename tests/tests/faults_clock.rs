@@ -13,8 +13,7 @@ use weir_tests::{
     site::{Site, counts, datagram},
 };
 
-const POLICY: &str =
-    "version = 1\n[[service]]\nname = \"web\"\nprotocol = \"udp\"\nports = [80]\n";
+const POLICY: &str = "version = 1\n[[service]]\nname = \"web\"\nprotocol = \"udp\"\nports = [80]\n";
 
 /// Whether all of ten packets are dropped; none must be otherwise.
 fn dropped(site: &Site, weir: &Daemon<'_>, source: &str) -> Result<bool> {
@@ -77,9 +76,15 @@ fn bans_end_on_time_across_a_reboot() -> Result<()> {
         }
     })?;
     weir.start()?;
-    ensure!(dropped(&site, &weir, "192.0.2.1")?, "what was left of its hour is in force");
+    ensure!(
+        dropped(&site, &weir, "192.0.2.1")?,
+        "what was left of its hour is in force"
+    );
     ensure!(!dropped(&site, &weir, "192.0.2.2")?, "it has ended");
-    ensure!(dropped(&site, &weir, "192.0.2.3")?, "in force, whatever the clock says");
+    ensure!(
+        dropped(&site, &weir, "192.0.2.3")?,
+        "in force, whatever the clock says"
+    );
     ensure!(dropped(&site, &weir, "192.0.2.4")?, "without end");
     for prefix in ["192.0.2.1/32", "192.0.2.3/32"] {
         let seconds = left(&weir, prefix)?.context("an end")?;

@@ -251,7 +251,10 @@ fn a_driver_that_refuses_native_mode() -> Result<()> {
     let output = native
         .start_failing()?
         .failed(1, "cannot attach to br0 in native mode")?;
-    ensure!(output.stderr.contains("weir doctor --interface br0"), "{output:?}");
+    ensure!(
+        output.stderr.contains("weir doctor --interface br0"),
+        "{output:?}"
+    );
     ensure!(!native.bpffs_path().exists(), "nothing stays pinned");
     ensure!(site.node.xdp("br0")?.is_none(), "nothing is attached");
     let auto = Daemon::run(&site.node, &["br0"], POLICY)?;

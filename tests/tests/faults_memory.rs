@@ -88,7 +88,13 @@ fn a_controller_killed_for_its_memory_loses_nothing() -> Result<()> {
     ensure!((20..=22).contains(&first.pass), "{first:?}");
     let before = counts(&weir.metrics()?, "web", &[]);
     let feed: String = (0..100_000u32).fold(String::new(), |text, n| {
-        text + &format!("10.{}.{}.0/24\n11.{}.{}.0/24\n", n / 256 % 256, n % 256, n / 256 % 256, n % 256)
+        text + &format!(
+            "10.{}.{}.0/24\n11.{}.{}.0/24\n",
+            n / 256 % 256,
+            n % 256,
+            n / 256 % 256,
+            n % 256
+        )
     });
     group.limit(group.usage()? + (2 << 20))?;
     let output = weir.cli_with_input(&["list", "replace", "bad", "-", "--force"], &feed)?;
@@ -120,7 +126,9 @@ fn a_controller_killed_for_its_memory_loses_nothing() -> Result<()> {
 #[test]
 fn a_full_source_table_counts_and_holds() -> Result<()> {
     let site = Site::new()?;
-    let weir = site.weir(&policy("[source]\nmax_tracked = 1024").replace("rate = 1, burst = 20", "rate = 1, burst = 2"))?;
+    let weir = site.weir(
+        &policy("[source]\nmax_tracked = 1024").replace("rate = 1, burst = 20", "rate = 1, burst = 2"),
+    )?;
     // First one source fills its bucket; the flood must not give it another.
     let own = send(&site, &weir, "192.0.2.1", 10)?;
     ensure!((2..=3).contains(&own.pass), "{own:?}");
@@ -147,11 +155,17 @@ fn a_full_source_table_counts_and_holds() -> Result<()> {
     let most = (1_029 + 1) * (2 + seconds);
     ensure!(all.pass <= most, "{all:?}, at most {most}");
     let again = send(&site, &weir, "192.0.2.1", 10)?;
-    ensure!(again.pass as u64 <= seconds + 2, "it won no fresh bucket: {again:?}");
+    ensure!(
+        again.pass as u64 <= seconds + 2,
+        "it won no fresh bucket: {again:?}"
+    );
     let begun = std::time::Instant::now();
     loop {
         let status = weir.cli(&["status"])?;
-        if status.code == 1 && status.stdout.contains("overflow bucket") && status.stdout.contains("max_tracked") {
+        if status.code == 1
+            && status.stdout.contains("overflow bucket")
+            && status.stdout.contains("max_tracked")
+        {
             break;
         }
         if begun.elapsed() > Duration::from_secs(15) {

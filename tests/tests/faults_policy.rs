@@ -164,9 +164,19 @@ fn ten_thousand_bans_at_once_under_traffic() -> Result<()> {
     let mut weir = site.weir(&roomy)?;
     // Every other frame is of a source that will be banned, and every other of a neighbour that will not.
     let frames: Vec<Vec<u8>> = (0..200)
-        .flat_map(|n| [from(banned(n * 50)), from(Ipv4Addr::from(u32::from(banned(n * 50)) + 1))])
+        .flat_map(|n| {
+            [
+                from(banned(n * 50)),
+                from(Ipv4Addr::from(u32::from(banned(n * 50)) + 1)),
+            ]
+        })
         .collect();
-    let flood = Flood::start(&site.client, "eth0", frames, Plan::rate(20_000, Duration::from_mins(1)))?;
+    let flood = Flood::start(
+        &site.client,
+        "eth0",
+        frames,
+        Plan::rate(20_000, Duration::from_mins(1)),
+    )?;
     let feed = (0..BANS).fold(String::new(), |text, n| text + &format!("{}\n", banned(n)));
     let output = weir.cli_with_input(&["ban", "-", "--for", "1h"], &feed)?.ok()?;
     println!("{BANS} bans in {:?}", output.took);

@@ -72,7 +72,9 @@ impl SavedBans {
                 (None, _) => NEVER,
                 (Some(_), Some(until_ns)) if same_boot => until_ns,
                 (Some(until), _) => {
-                    let left = until.duration_since(wall).min(until.duration_since(ban.created_at));
+                    let left = until
+                        .duration_since(wall)
+                        .min(until.duration_since(ban.created_at));
                     u64::try_from(left.as_nanos())
                         .ok()
                         .filter(|left| *left > 0)

@@ -200,11 +200,31 @@ fn a_wrong_clock_after_a_reboot_makes_no_ban_longer() {
             .next()
             .map(|entry| (entry.until_ns - 1_000) / 1_000_000_000)
     };
-    assert_eq!(left("boot-2", "boot-1", 1_000_600), Some(3_000), "ten minutes later");
-    assert_eq!(left("boot-2", "boot-1", 0), Some(3_600), "no battery: the clock starts in 1970");
-    assert_eq!(left("boot-2", "boot-1", 2_000_000), None, "it has ended meanwhile");
-    assert_eq!(left("boot-1", "boot-1", 2_000_000), Some(3_599), "within a boot the wall clock says nothing");
-    assert_eq!(left("", "", 1_000_600), Some(3_000), "boots without a name are not the same");
+    assert_eq!(
+        left("boot-2", "boot-1", 1_000_600),
+        Some(3_000),
+        "ten minutes later"
+    );
+    assert_eq!(
+        left("boot-2", "boot-1", 0),
+        Some(3_600),
+        "no battery: the clock starts in 1970"
+    );
+    assert_eq!(
+        left("boot-2", "boot-1", 2_000_000),
+        None,
+        "it has ended meanwhile"
+    );
+    assert_eq!(
+        left("boot-1", "boot-1", 2_000_000),
+        Some(3_599),
+        "within a boot the wall clock says nothing"
+    );
+    assert_eq!(
+        left("", "", 1_000_600),
+        Some(3_000),
+        "boots without a name are not the same"
+    );
 }
 
 /// The naive model: a plain list of bans; an entry's end is found by looking at every one.

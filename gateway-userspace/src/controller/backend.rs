@@ -7,8 +7,8 @@ use jiff::Timestamp;
 
 use crate::{
     kernel::{
-        Applied, Attachment, BanEntry, Counter, Dataplane, KernelError, Lever, ListContents, Losses,
-        Pinned, SourceSlots, XdpModeChoice,
+        Applied, Attachment, BanEntry, Counter, Dataplane, KernelError, Lever, ListContents, Losses, Pinned,
+        SourceSlots, XdpModeChoice,
     },
     policy::model::Policy,
 };

@@ -69,9 +69,8 @@ impl Engine {
                 return;
             }
         };
-        let gone = |attachment: &&Attachment| {
-            attachment.ifindex == 0 && self.wanted.contains(&attachment.interface)
-        };
+        let gone =
+            |attachment: &&Attachment| attachment.ifindex == 0 && self.wanted.contains(&attachment.interface);
         let gone: Vec<String> = attachments
             .iter()
             .filter(gone)
@@ -108,7 +107,11 @@ impl Engine {
                     "the interface has vanished, and its enforcement with it; weir attaches to it again when it comes back"
                 ),
                 Some(why) => {
-                    tracing::error!(interface, why, "the interface is back, and weir cannot attach to it");
+                    tracing::error!(
+                        interface,
+                        why,
+                        "the interface is back, and weir cannot attach to it"
+                    );
                 }
             }
         }

@@ -65,6 +65,8 @@ fn follow_renames(dir: &Path) -> Result<(), KernelError> {
     let mut renamed = Vec::new();
     for found in list(dir)? {
         if let Some(now) = found.renamed {
+            // The program on the way out is attached anew under the new name.
+            handshakes::detach_egress(dir, &found.interface)?;
             // A name that no interface's pin can have; found again like any other if this is cut off here.
             let between = pins::link_between(dir, found.xdp_mode, found.ifindex);
             moved(&pins::link(dir, found.xdp_mode, &found.interface), &between)?;

@@ -35,7 +35,8 @@ fn missing(effective: u64) -> Vec<&'static str> {
 }
 
 fn advise(effective: Option<u64>) -> String {
-    const WAY: &str = "run weir as root, or give its service AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_PERFMON";
+    const WAY: &str =
+        "run weir as root, or give its service AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_PERFMON";
     let Some(effective) = effective else {
         return WAY.to_owned();
     };

@@ -91,7 +91,10 @@ fn a_policy_that_cannot_be_saved_is_saved_later() {
     let text = "version = 1\n# another\n";
     let applied = engine.apply(prepared(text), None).unwrap();
     assert!(
-        applied.warnings.iter().any(|warning| warning.contains("will not outlive a restart")),
+        applied
+            .warnings
+            .iter()
+            .any(|warning| warning.contains("will not outlive a restart")),
         "{:?}",
         applied.warnings
     );
