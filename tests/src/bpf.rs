@@ -5,7 +5,7 @@ use std::{
     ffi::CString,
     io,
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd},
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
@@ -16,6 +16,7 @@ use anyhow::{Context as _, Result};
 use crate::netns::Netns;
 
 // Commands, and kinds of programs and attachments, as include/uapi/linux/bpf.h numbers them.
+const MAP_LOOKUP_ELEM: libc::c_int = 1;
 const MAP_UPDATE_ELEM: libc::c_int = 2;
 const PROG_LOAD: libc::c_int = 5;
 const OBJ_PIN: libc::c_int = 6;
@@ -84,15 +85,37 @@ fn text(path: &Path) -> Result<CString> {
     Ok(CString::new(path.as_os_str().as_bytes())?)
 }
 
-/// Writes a word of a pinned array map.
-pub fn set_word(pin: &Path, key: u32, value: u64) -> Result<()> {
+fn open(pin: &Path) -> Result<OwnedFd> {
     let path = text(pin)?;
     let get = Pin {
         path: path.as_ptr() as u64,
         fd: 0,
         flags: 0,
     };
-    let map = owned(bpf(OBJ_GET, &get).with_context(|| format!("cannot open {}", pin.display()))?);
+    bpf(OBJ_GET, &get)
+        .map(owned)
+        .with_context(|| format!("cannot open {}", pin.display()))
+}
+
+/// The sum over all CPUs of a word of a pinned per-CPU array map.
+pub fn sum_of_words(pin: &Path, key: u32) -> Result<u64> {
+    let map = open(pin)?;
+    // One value for each CPU that could ever be there; no kernel of ours is configured for more than this.
+    let mut values = vec![0_u64; 8192];
+    let element = Element {
+        map: map.as_raw_fd() as u32,
+        padding: 0,
+        key: (&raw const key) as u64,
+        value: values.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    bpf(MAP_LOOKUP_ELEM, &element).with_context(|| format!("cannot read {}", pin.display()))?;
+    Ok(values.iter().sum())
+}
+
+/// Writes a word of a pinned array map.
+pub fn set_word(pin: &Path, key: u32, value: u64) -> Result<()> {
+    let map = open(pin)?;
     let element = Element {
         map: map.as_raw_fd() as u32,
         padding: 0,
@@ -158,11 +181,5 @@ impl Stranger {
         };
         bpf(OBJ_PIN, &pin).with_context(|| format!("cannot pin {}", path.display()))?;
         Ok(())
-    }
-}
-
-impl AsFd for Stranger {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.program.as_fd()
     }
 }

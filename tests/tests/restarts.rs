@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use weir_tests::{
     bpf,
     flood::Flood,
-    frame::Frame,
+    frame::{Frame, SYN},
     metrics::{Labels, Metrics},
     sender::{Plan, Sent},
     site::{Site, counts, reason},
@@ -46,13 +46,13 @@ name = "over"
 protocol = "udp"
 ports = [83]
 [service.per_source]
-packets = { rate = 1000, burst = 1000 }
+packets = { rate = 1000, burst = 10000 }
 [[service]]
 name = "blocked"
-protocol = "udp"
+protocol = "tcp"
 ports = [84]
 [service.per_source]
-packets = { rate = 1, burst = 1 }
+connections = { rate = 1, burst = 1 }
 block = { for = "1h", drops = 5, within = "1m" }
 [[service]]
 name = "managed"
@@ -73,11 +73,12 @@ fn frames() -> Vec<Vec<u8>> {
         ("10.9.0.1", 85),
     ]
     .map(|(source, port)| {
-        Frame::new()
-            .ip(source, "10.77.0.2")
-            .udp(4000, port)
-            .payload(&[0; 18])
-            .build()
+        let frame = Frame::new().ip(source, "10.77.0.2");
+        if port == 84 {
+            frame.tcp(4000, port, SYN).build()
+        } else {
+            frame.udp(4000, port).payload(&[0; 18]).build()
+        }
     })
     .to_vec()
 }
@@ -129,7 +130,7 @@ fn all_explained(metrics: &Metrics, sent: &Sent) -> Result<()> {
             // One of the burst, and what a second refilled before the fifth refusal.
             "blocked" => ensure!((1..=2).contains(&all.pass), "{service}: {all:?}"),
             _ => {
-                let expected = 1000.0 * sent.took.as_secs_f64() + 1000.0;
+                let expected = 1000.0 * sent.took.as_secs_f64() + 10_000.0;
                 ensure!(
                     (all.pass as f64 - expected).abs() <= expected * 0.005 + 2.0,
                     "{service}: passed {} of {expected:.0}",
@@ -148,6 +149,7 @@ fn all_explained(metrics: &Metrics, sent: &Sent) -> Result<()> {
         reason(metrics, "banned", "ban") > 0 && reason(metrics, "banned", "pass") == 0,
         "banned all along"
     );
+    ensure!(reason(metrics, "blocked", "block") > 0, "the block started");
     Ok(())
 }
 
@@ -162,7 +164,7 @@ fn a_hundred_kills_under_traffic_change_no_verdict() -> Result<()> {
         &site.client,
         "eth0",
         frames(),
-        Plan::rate(18_000, Duration::from_mins(2)),
+        Plan::rate(18_000, Duration::from_mins(5)),
     )?;
     let (mut before, mut early) = (counters(&weir.metrics()?), 0);
     let span = weir.ready_after();
