@@ -164,7 +164,7 @@ fn a_hundred_kills_under_traffic_change_no_verdict() -> Result<()> {
         &site.client,
         "eth0",
         frames(),
-        Plan::rate(18_000, Duration::from_mins(5)),
+        Plan::rate(18_000, Duration::from_mins(5)).relaxed(),
     )?;
     let (mut before, mut early) = (counters(&weir.metrics()?), 0);
     let span = weir.ready_after();
