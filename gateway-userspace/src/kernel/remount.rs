@@ -23,7 +23,15 @@ impl Dataplane {
     pub fn keep_pinned(&mut self) -> Result<Pinned, KernelError> {
         let failed = |source| pins::io_error(format!("cannot look at {}", self.place.display()), source);
         let held = self.lock.metadata().map_err(failed)?;
-        if self.gone || fs::metadata(&self.place).is_ok_and(|seen| same(&seen, &held)) {
+        let place = self.place.clone();
+        if self.gone {
+            return Ok(Pinned::InPlace);
+        }
+        if fs::metadata(&place).is_ok_and(|seen| same(&seen, &held)) {
+            if self.dir != place {
+                // The same file system is back, moved or bound.
+                self.move_to(&place);
+            }
             return Ok(Pinned::InPlace);
         }
         if held.nlink() == 0 {
@@ -31,12 +39,11 @@ impl Dataplane {
         }
         let through: PathBuf = format!("/proc/self/fd/{}", self.lock.as_raw_fd()).into();
         self.move_to(&through);
-        match pins::ensure(&self.place, true) {
+        match pins::ensure(&place, true) {
             Ok(()) => {}
             Err(KernelError::NoBpffs { .. }) => return Ok(Pinned::Unmounted),
             Err(other) => return Err(other),
         }
-        let place = self.place.clone();
         let lock = pins::lock(&place)?;
         if !pins::sets(&place)?.is_empty() {
             return Err(KernelError::Other(format!(
