@@ -52,6 +52,11 @@ pub struct Daemon<'n> {
     starts: u32,
     /// Arguments added to `weir run`.
     extra: Vec<OsString>,
+    /// A command that `weir run` is given to, to be started by it.
+    wrapper: Vec<OsString>,
+    listen: SocketAddr,
+    /// Where the controller that was started last says that it is ready.
+    ready: Option<UnixDatagram>,
     env: BTreeMap<String, String>,
     // Dropped in this order, after the controller: what is pinned, then the files.
     bpffs: BpffsDir,
@@ -69,6 +74,9 @@ impl<'n> Daemon<'n> {
             ready_after: Duration::ZERO,
             starts: 0,
             extra: Vec::new(),
+            wrapper: Vec::new(),
+            listen: Self::listen_address(),
+            ready: None,
             env: BTreeMap::new(),
             bpffs: BpffsDir::create()?,
             dir: tempfile::Builder::new().prefix("weir-lab-").tempdir()?,
@@ -98,9 +106,36 @@ impl<'n> Daemon<'n> {
         self
     }
 
+    /// Gives the next `weir run` to another command, which must become it (`exec`), so that the process is the same:
+    /// `&["setpriv", "--bounding-set=-all"]`, or a shell that prepares something and ends with `exec "$@"`.
+    #[must_use]
+    pub fn wrapped(mut self, command: &[&str]) -> Self {
+        self.wrapper = command.iter().map(OsString::from).collect();
+        self
+    }
+
+    /// Serves metrics on another port of the loopback, for a second controller in one namespace.
+    #[must_use]
+    pub fn listening_on(mut self, port: u16) -> Self {
+        self.listen.set_port(port);
+        self
+    }
+
+    /// Names other interfaces for the next `weir run`.
+    pub fn set_interfaces(&mut self, interfaces: &[&str]) {
+        self.interfaces = interfaces.iter().map(|&name| name.to_owned()).collect();
+    }
+
     /// Starts the controller and waits until it says that it is ready. When it ends instead, the
     /// error has its exit status and its log. It is killed when the calling thread ends.
     pub fn start(&mut self) -> Result<()> {
+        let start = Instant::now();
+        self.launch()?;
+        self.wait_ready(start)
+    }
+
+    /// Starts the controller and does not wait.
+    pub fn launch(&mut self) -> Result<()> {
         ensure!(self.child.is_none(), "the controller runs already");
         let notify = self.path("notify.sock");
         let _ = fs::remove_file(&notify);
@@ -111,9 +146,14 @@ impl<'n> Daemon<'n> {
         let mut command = self.run_command();
         command.env("NOTIFY_SOCKET", &notify).envs(&self.env);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let start = Instant::now();
         die_with_the_caller(&mut command);
         self.child = Some(command.spawn().context("cannot start weir")?);
+        self.ready = Some(ready);
+        Ok(())
+    }
+
+    fn wait_ready(&mut self, start: Instant) -> Result<()> {
+        let ready = self.ready.take().context("the controller was not started")?;
         loop {
             let mut message = [0; 4096];
             match ready.recv(&mut message) {
@@ -226,7 +266,7 @@ impl<'n> Daemon<'n> {
         let answer = self
             .netns
             .run(|| -> io::Result<String> {
-                let mut stream = TcpStream::connect(Self::listen_address())?;
+                let mut stream = TcpStream::connect(self.listen)?;
                 stream.set_read_timeout(Some(HTTP_PATIENCE))?;
                 write!(
                     stream,
@@ -290,7 +330,7 @@ impl<'n> Daemon<'n> {
         &self.binary
     }
 
-    /// Where metrics are served, inside the namespace.
+    /// Where metrics are served, inside the namespace, unless [`Self::listening_on`] says otherwise.
     pub fn listen_address() -> SocketAddr {
         ([127, 0, 0, 1], 9464).into()
     }
@@ -304,7 +344,14 @@ impl<'n> Daemon<'n> {
     }
 
     fn run_command(&self) -> Command {
-        let mut command = self.netns.command(&self.binary);
+        let mut command = match self.wrapper.split_first() {
+            None => self.netns.command(&self.binary),
+            Some((program, rest)) => {
+                let mut command = self.netns.command(program);
+                command.args(rest).arg(&self.binary);
+                command
+            }
+        };
         command.arg("run");
         for (flag, value) in [
             ("--policy", self.policy_path()),
@@ -314,7 +361,7 @@ impl<'n> Daemon<'n> {
         ] {
             command.arg(flag).arg(value);
         }
-        command.args(["--listen", &Self::listen_address().to_string()]);
+        command.args(["--listen", &self.listen.to_string()]);
         for interface in &self.interfaces {
             command.args(["--interface", interface]);
         }

@@ -7,7 +7,9 @@
 
 pub mod both;
 pub mod bots;
+pub mod bpf;
 pub mod bpffs;
+pub mod cgroup;
 pub mod command;
 pub mod daemon;
 pub mod flood;

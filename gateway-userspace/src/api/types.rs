@@ -127,6 +127,9 @@ pub struct StatusAnswer {
     pub losses: Losses,
     /// How full the source table is (read at most every 10 s).
     pub source_slots: SourceSlots,
+    /// What this start could not take over from the one before, and what was lost by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<String>,
 }
 
 /// One interface under enforcement.

@@ -1,7 +1,8 @@
 //! `bans.json`: the bans on disk.
 //!
-//! Within one boot the kernel's clock is the truth, and ends come back to the nanosecond. After a reboot that clock
-//! has started anew, and ends are worked out from the wall clock.
+//! Within one boot the kernel's clock is the truth, and ends come back to the nanosecond, whatever the wall clock does.
+//! After a reboot that clock has started anew, and ends are worked out from the wall clock; one that was set back meanwhile
+//! makes no ban longer than it was made for.
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -64,14 +65,17 @@ impl SavedBans {
 
     /// The bans that have not ended yet.
     pub fn restore(self, boot_id: &str, now_ns: u64, wall: Timestamp) -> BanBook {
-        let same_boot = self.boot_id == boot_id;
+        // Of a boot without a name nothing is known.
+        let same_boot = self.boot_id == boot_id && !boot_id.is_empty();
         let changes = self.bans.into_iter().filter_map(|ban| {
             let until_ns = match (ban.until, ban.until_ns) {
                 (None, _) => NEVER,
                 (Some(_), Some(until_ns)) if same_boot => until_ns,
                 (Some(until), _) => {
-                    let left = until.duration_since(wall).as_nanos();
-                    u64::try_from(left)
+                    let left = until
+                        .duration_since(wall)
+                        .min(until.duration_since(ban.created_at));
+                    u64::try_from(left.as_nanos())
                         .ok()
                         .filter(|left| *left > 0)
                         .map(|left| now_ns.saturating_add(left))?

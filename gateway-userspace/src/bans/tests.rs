@@ -175,6 +175,58 @@ fn a_restart_keeps_ends_and_a_reboot_works_them_out() {
     );
 }
 
+#[test]
+fn a_wrong_clock_after_a_reboot_makes_no_ban_longer() {
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let mut book = BanBook::default();
+    let hour = BanRecord {
+        until_ns: 3_600_000_000_000,
+        until: Some(at(1_003_600)),
+        created_at: at(1_000_000),
+        reason: None,
+    };
+    change(
+        &mut book,
+        vec![Change {
+            prefix: net("10.0.0.0/8"),
+            scope: None,
+            record: Some(hour),
+        }],
+    );
+    let left = |boot: &str, saved_in: &str, wall| {
+        let restored = SavedBans::of(&book, saved_in).restore(boot, 1_000, at(wall));
+        restored
+            .entries()
+            .next()
+            .map(|entry| (entry.until_ns - 1_000) / 1_000_000_000)
+    };
+    assert_eq!(
+        left("boot-2", "boot-1", 1_000_600),
+        Some(3_000),
+        "ten minutes later"
+    );
+    assert_eq!(
+        left("boot-2", "boot-1", 0),
+        Some(3_600),
+        "no battery: the clock starts in 1970"
+    );
+    assert_eq!(
+        left("boot-2", "boot-1", 2_000_000),
+        None,
+        "it has ended meanwhile"
+    );
+    assert_eq!(
+        left("boot-1", "boot-1", 2_000_000),
+        Some(3_599),
+        "within a boot the wall clock says nothing"
+    );
+    assert_eq!(
+        left("", "", 1_000_600),
+        Some(3_000),
+        "boots without a name are not the same"
+    );
+}
+
 /// The naive model: a plain list of bans; an entry's end is found by looking at every one.
 #[derive(Default)]
 struct Model(HashMap<(IpNet, Scope), u64>);

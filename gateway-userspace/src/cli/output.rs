@@ -145,6 +145,7 @@ impl From<KernelError> for Failure {
             KernelError::Locked { .. } | KernelError::Pending | KernelError::NotPending => code::CONFLICT,
             KernelError::NotPermitted { .. } => NOT_PERMITTED,
             KernelError::NoInterface { .. }
+            | KernelError::Renamed { .. }
             | KernelError::NotPinned { .. }
             | KernelError::NotAttached { .. }
             | KernelError::NoService { .. } => code::NOT_FOUND,

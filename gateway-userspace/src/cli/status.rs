@@ -44,6 +44,9 @@ fn text(status: &StatusAnswer) -> String {
         sections.push(levers_text(&status.levers));
     }
     sections.push(footing(status));
+    if let Some(lost) = &status.replaced {
+        sections.push(format!("at this start: {lost}\n"));
+    }
     if !status.problems.is_empty() {
         sections.push(status.problems.iter().fold(String::new(), |mut text, problem| {
             let _ = writeln!(text, "problem: {problem}");
@@ -309,6 +312,7 @@ mod tests {
                 lost_race: 0,
                 uncounted: 0,
             },
+            replaced: None,
             source_slots: SourceSlots {
                 in_debt: 10,
                 free: 1_048_566,

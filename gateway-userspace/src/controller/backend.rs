@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::{
     kernel::{
         Applied, Attachment, BanEntry, Counter, Dataplane, KernelError, Lever, ListContents, Losses, Pending,
-        SourceSlots, XdpModeChoice,
+        Pinned, SourceSlots, XdpModeChoice,
     },
     policy::model::Policy,
 };
@@ -37,6 +37,7 @@ pub trait Backend: Send {
     fn attach(&mut self, interface: &str, mode: XdpModeChoice) -> Result<Attachment, KernelError>;
     fn attachments(&self) -> Result<Vec<Attachment>, KernelError>;
     fn detach(&mut self, interface: &str) -> Result<bool, KernelError>;
+    fn keep_pinned(&mut self) -> Result<Pinned, KernelError>;
     fn remove_unused(&mut self) -> Result<(), KernelError>;
     fn counters(&self) -> Result<Vec<Counter>, KernelError>;
     fn losses(&self) -> Result<Losses, KernelError>;
@@ -100,6 +101,10 @@ impl Backend for Dataplane {
 
     fn detach(&mut self, interface: &str) -> Result<bool, KernelError> {
         Self::detach(self, interface)
+    }
+
+    fn keep_pinned(&mut self) -> Result<Pinned, KernelError> {
+        Self::keep_pinned(self)
     }
 
     fn remove_unused(&mut self) -> Result<(), KernelError> {

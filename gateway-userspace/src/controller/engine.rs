@@ -14,6 +14,7 @@ use jiff::{Timestamp, Unit};
 use super::{
     backend::{Backend, Clock, Moment},
     filecheck::FileCheck,
+    links::Links,
     policy_ops::Waiting,
     prepare::Prepared,
     rates::Rates,
@@ -69,6 +70,9 @@ pub struct Engine {
     pub(super) lists_behind: bool,
     /// The interfaces that should be attached.
     pub(super) wanted: BTreeSet<String>,
+    pub(super) links: Links,
+    /// What this start could not take over from the one before.
+    pub(super) replaced: Option<String>,
     /// Why the last write to the state directory failed, until one succeeds.
     pub(super) save_fault: Option<String>,
     /// Slots of the source table that is in use; it is made once.
@@ -148,6 +152,8 @@ impl Engine {
             slots: None,
             lists_behind: false,
             wanted: BTreeSet::new(),
+            links: Links::default(),
+            replaced: None,
             save_fault: None,
             policy_unsaved: None,
             tracked,
@@ -178,6 +184,7 @@ impl Engine {
 
     /// Puts the same policy in force again with other list contents.
     pub(super) fn apply_lists(&mut self, contents: &ListContents) -> Result<(), Failure> {
+        self.look_after_pins();
         let levers = self.backend.levers()?;
         let prepared = &self.in_force.prepared;
         self.backend
@@ -204,6 +211,7 @@ impl Engine {
             }
         }
         self.wanted = interfaces.iter().cloned().collect();
+        self.links.mode = mode;
         Ok(attached)
     }
 

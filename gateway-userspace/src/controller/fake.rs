@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use super::backend::{Backend, Clock, Moment};
 use crate::{
     kernel::{
-        Applied, Attachment, BanEntry, Counter, KernelError, Lever, ListContents, Losses, Pending,
+        Applied, Attachment, BanEntry, Counter, KernelError, Lever, ListContents, Losses, Pending, Pinned,
         SourceSlots, XdpMode, XdpModeChoice,
     },
     policy::model::Policy,
@@ -36,6 +36,8 @@ pub(crate) struct Kernel {
     services: Vec<String>,
     /// The next change is refused with this.
     pub(crate) refuse: Option<&'static str>,
+    /// Where what is pinned is said to be.
+    pub(crate) pinned: Option<Pinned>,
     /// Interfaces that cannot be attached to.
     pub(crate) unwilling: Vec<String>,
 }
@@ -180,6 +182,7 @@ impl Backend for Fake {
             xdp_mode: XdpMode::Native,
             fallback: None,
             reused,
+            renamed: None,
         };
         kernel.attached.insert(interface.into(), attachment.clone());
         Ok(attachment)
@@ -191,6 +194,10 @@ impl Backend for Fake {
 
     fn detach(&mut self, interface: &str) -> Result<bool, KernelError> {
         Ok(self.0.lock().unwrap().attached.remove(interface).is_some())
+    }
+
+    fn keep_pinned(&mut self) -> Result<Pinned, KernelError> {
+        Ok(self.0.lock().unwrap().pinned.unwrap_or(Pinned::InPlace))
     }
 
     fn remove_unused(&mut self) -> Result<(), KernelError> {
@@ -275,6 +282,14 @@ impl FakeClock {
         let mut now = self.0.lock().unwrap();
         now.ns += seconds * 1_000_000_000;
         now.wall = now.wall.checked_add(Duration::from_secs(seconds)).unwrap();
+    }
+}
+
+impl FakeClock {
+    /// Sets the wall clock forward or back; the kernel's goes on.
+    pub(crate) fn step(&self, seconds: i64) {
+        let mut now = self.0.lock().unwrap();
+        now.wall = Timestamp::from_second(now.wall.as_second() + seconds).unwrap();
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::{Notify, watch};
 
-use super::{engine::Engine, policy_ops::Target, prepare::Prepared};
+use super::{engine::Engine, policy_ops::Target, prepare::Prepared, settle};
 use crate::{
     api::{
         error::Failure,
@@ -17,8 +17,9 @@ use crate::{
     policy::{PolicyErrors, bounds},
 };
 
-/// The longest that the upkeep sleeps: kernel time and the event loop's may drift apart over a suspended machine.
-const LONGEST_SLEEP: Duration = Duration::from_mins(1);
+/// The longest that the upkeep sleeps: an interface that comes back should not wait, and kernel time and the event loop's
+/// may drift apart over a suspended machine.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
 /// How long the upkeep waits after a change before it looks at what is due, so that a thousand changes wake it once.
 const SETTLE: Duration = Duration::from_millis(250);
@@ -123,6 +124,7 @@ impl Handle {
     /// Reads the policy file again; when it is not valid, what is in force stays.
     pub async fn reload(&self) -> Result<PolicyApplied, Failure> {
         let path = self.call(|engine| Ok(engine.policy_file())).await?;
+        settle::settled(&path).await;
         let prepared: Result<Prepared, PolicyErrors> = off_loop(move || Prepared::from_file(&path)).await?;
         let prepared = prepared?;
         self.change(move |engine| engine.reload(prepared)).await

@@ -224,6 +224,7 @@ impl Engine {
                 .hint("raise max_prefixes, or feed the list less with `weir list replace`"));
             }
         }
+        self.look_after_pins();
         let levers = self.levers_for(&prepared)?;
         let applied =
             self.backend
@@ -477,7 +478,7 @@ impl Engine {
     }
 
     /// As [`Self::save_policy`]; a failure is a warning, and the upkeep tries again.
-    pub(super) fn write_down(&mut self) -> Option<String> {
+    pub fn write_down(&mut self) -> Option<String> {
         match self.save_policy() {
             Ok(()) => {
                 self.policy_unsaved = None;
@@ -486,7 +487,7 @@ impl Engine {
             Err(error) => {
                 self.policy_unsaved = Some(error.to_string());
                 Some(format!(
-                    "the policy is in force, but will not outlive a restart: {error}"
+                    "the policy is in force but not saved, and would be lost with the next restart: {error}"
                 ))
             }
         }

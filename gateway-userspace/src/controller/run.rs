@@ -135,7 +135,13 @@ pub fn run(mut options: RunOptions) -> Result<(), RunError> {
             return Err(failure.into());
         }
     };
-    engine.save_policy()?;
+    if let Opened::Replaced(lost) = opened {
+        engine.replaced = Some(lost);
+    }
+    // A full disk is no reason to leave a node without its controller.
+    if let Some(unsaved) = engine.write_down() {
+        tracing::error!("{unsaved}; weir goes on trying");
+    }
     for attachment in &attached {
         log_attachment(attachment);
     }
@@ -184,10 +190,23 @@ fn interfaces(options: &RunOptions, file: &Prepared) -> Result<Vec<String>, RunE
     }
     for name in &interfaces {
         if nix::net::if_::if_nametoindex(name.as_str()).is_err() {
-            return Err(KernelError::NoInterface { name: name.clone() }.into());
+            return Err(missing(options, name).into());
         }
     }
     Ok(interfaces)
+}
+
+/// An interface is not there: perhaps only its name is not.
+fn missing(options: &RunOptions, name: &str) -> KernelError {
+    let attached = crate::kernel::attachments(&options.bpffs).unwrap_or_default();
+    let renamed = attached
+        .into_iter()
+        .find_map(|found| found.renamed.filter(|_| found.interface == name));
+    let name = name.to_owned();
+    match renamed {
+        Some(now) => KernelError::Renamed { name, now },
+        None => KernelError::NoInterface { name },
+    }
 }
 
 /// The policy that the kernel holds from before this start, to go back to when an interface refuses.

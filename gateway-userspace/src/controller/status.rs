@@ -25,6 +25,7 @@ const GENERIC: &str = "generic mode sees super-frames (many packets merged into 
 impl Engine {
     /// `GET /v1/status`.
     pub fn status(&mut self) -> Result<StatusAnswer, Failure> {
+        self.look_after_pins();
         let now = self.clock.now();
         let counters = self.backend.counters()?;
         let losses = self.backend.losses()?;
@@ -51,6 +52,7 @@ impl Engine {
             lists: self.in_force.prepared.policy.lists.len() as u64,
             losses,
             source_slots,
+            replaced: self.replaced.clone(),
         })
     }
 
@@ -102,12 +104,7 @@ impl Engine {
                 "not attached to any interface: nothing is enforced; restart weir to attach again".into(),
             );
         }
-        for gone in attachments.iter().filter(|attachment| attachment.ifindex == 0) {
-            problems.push(format!(
-                "interface {} has vanished, and its enforcement with it",
-                gone.interface
-            ));
-        }
+        problems.extend(self.links.problems(attachments));
         for wanted in &self.wanted {
             if !attachments
                 .iter()
@@ -144,11 +141,11 @@ impl Engine {
         }
         if let Some(fault) = &self.policy_unsaved {
             problems.push(format!(
-                "the policy is in force, but will not outlive a restart: {fault}"
+                "the policy is in force but not saved, and would be lost with the next restart: {fault}"
             ));
         }
         if let Some(fault) = &self.save_fault {
-            problems.push(format!("bans and lists are in force but not saved: {fault}"));
+            problems.push(format!("what was changed last is in force but not saved, and would be lost with the next restart: {fault}"));
         }
         if self.lists_behind {
             problems.push(
@@ -254,6 +251,7 @@ impl Engine {
 
     /// Everything that `/metrics` shows.
     pub fn observe(&mut self) -> Result<Observed, Failure> {
+        self.look_after_pins();
         let now = self.clock.now().wall;
         let lists = &self.in_force.prepared.policy.lists;
         let lists = lists.iter().map(|list| {

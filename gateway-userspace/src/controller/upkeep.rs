@@ -47,6 +47,7 @@ impl Engine {
         if self.policy_unsaved.is_some() {
             self.write_down();
         }
+        self.look_after_links();
         let now = self.clock.now();
         if now.ns >= self.rates.due_ns() {
             self.sample();
@@ -61,15 +62,10 @@ impl Engine {
             let left = u64::try_from(end.duration_since(now.wall).as_nanos()).unwrap_or(0);
             next = next.min(now.ns.saturating_add(left));
         }
-        if self.unsaved() {
-            next = next.min(
-                now.ns
-                    + if self.save_fault.is_some() {
-                        RETRY_NS
-                    } else {
-                        SAVE_WITHIN_NS
-                    },
-            );
+        if self.save_fault.is_some() || self.policy_unsaved.is_some() {
+            next = next.min(now.ns + RETRY_NS);
+        } else if self.unsaved() {
+            next = next.min(now.ns + SAVE_WITHIN_NS);
         }
         next
     }
@@ -107,7 +103,7 @@ impl Engine {
             Ok(()) => self.save_fault = None,
             Err(error) => {
                 if self.save_fault.is_none() {
-                    tracing::error!(%error, "bans and lists are in force but cannot be saved");
+                    tracing::error!(%error, "what was changed is in force but cannot be saved; weir goes on trying");
                 }
                 self.save_fault = Some(error.to_string());
                 self.bans_dirty |= save.bans.is_some();

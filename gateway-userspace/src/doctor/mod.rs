@@ -9,6 +9,7 @@ mod ethtool;
 mod features;
 mod interface;
 mod netlink;
+pub(crate) mod stranger;
 mod survey;
 mod system;
 

@@ -11,6 +11,7 @@ use super::{
     object::{self, Constants, not_permitted},
     pins, sys,
 };
+use crate::doctor::stranger;
 
 /// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE` (`include/uapi/linux/if_link.h`).
 const GENERIC: u32 = 1 << 1;
@@ -23,6 +24,13 @@ pub(super) fn ifindex(interface: &str) -> Result<u32, KernelError> {
     })
 }
 
+/// The name of an interface in this network namespace; none for an index that nothing has.
+fn name_of(ifindex: u32) -> Option<String> {
+    let name = nix::net::if_::if_indextoname(ifindex).ok()?.into_string().ok();
+    // An interface that has just vanished may have no name left.
+    name.filter(|name| ifindex != 0 && !name.is_empty())
+}
+
 /// Every pinned link.
 pub(super) fn list(dir: &Path) -> Result<Vec<Attachment>, KernelError> {
     let mut found = Vec::new();
@@ -33,16 +41,42 @@ pub(super) fn list(dir: &Path) -> Result<Vec<Attachment>, KernelError> {
         let link = open(&entry.path())?;
         let ifindex = sys::link_ifindex(link.as_fd())
             .map_err(|source| pins::io_error(format!("cannot look at the link of {interface}"), source))?;
+        let renamed = name_of(ifindex).filter(|now| *now != interface);
         found.push(Attachment {
             interface,
             ifindex,
             xdp_mode,
             fallback: None,
             reused: true,
+            renamed,
         });
     }
     found.sort_by(|left, right| left.interface.cmp(&right.interface));
     Ok(found)
+}
+
+/// Gives the pins of interfaces that were renamed their new names, so that their links are taken over and not stood in the
+/// way of. In two rounds, because two interfaces may have exchanged their names.
+fn follow_renames(dir: &Path) -> Result<(), KernelError> {
+    let moved = |from: &Path, to: &Path| {
+        fs::rename(from, to)
+            .map_err(|source| pins::io_error(format!("cannot rename {}", from.display()), source))
+    };
+    let mut renamed = Vec::new();
+    for found in list(dir)? {
+        if let Some(now) = found.renamed {
+            // The program on the way out is attached anew under the new name.
+            handshakes::detach_egress(dir, &found.interface)?;
+            // A name that no interface's pin can have; found again like any other if this is cut off here.
+            let between = pins::link_between(dir, found.xdp_mode, found.ifindex);
+            moved(&pins::link(dir, found.xdp_mode, &found.interface), &between)?;
+            renamed.push((between, pins::link(dir, found.xdp_mode, &now)));
+        }
+    }
+    for (between, path) in renamed {
+        moved(&between, &path)?;
+    }
+    Ok(())
 }
 
 fn open(path: &Path) -> Result<OwnedFd, KernelError> {
@@ -60,6 +94,7 @@ pub(super) fn attach(
     let index = ifindex(interface)?;
     fs::create_dir_all(pins::links(dir))
         .map_err(|source| pins::io_error(format!("cannot create {}", pins::links(dir).display()), source))?;
+    follow_renames(dir)?;
     let mut program = object::prepare(set, constants)?;
 
     for mode in [XdpMode::Native, XdpMode::Generic] {
@@ -81,6 +116,7 @@ pub(super) fn attach(
                 xdp_mode: mode,
                 fallback: None,
                 reused: true,
+                renamed: None,
             });
         }
         // The interface was replaced by another of the same name, or another mode is wanted now: one interface cannot
@@ -146,6 +182,7 @@ fn create(
                     xdp_mode: mode,
                     fallback,
                     reused: false,
+                    renamed: None,
                 });
             }
             Err(error) => match error.raw_os_error() {
@@ -178,9 +215,20 @@ fn create(
 }
 
 fn occupied(interface: &str) -> KernelError {
+    let found = stranger::on(interface);
+    let (program, remove) = found.map_or_else(
+        || {
+            (
+                "not Weir's".to_owned(),
+                format!("`weir doctor --interface {interface}` says which it is"),
+            )
+        },
+        |stranger| (stranger.what, stranger.remove),
+    );
     KernelError::Occupied {
         interface: interface.to_owned(),
-        program: "not Weir's; `weir doctor` says which".to_owned(),
+        program,
+        remove,
     }
 }
 

@@ -13,6 +13,8 @@ mod nested;
 mod object;
 mod pending;
 mod pins;
+mod remount;
+mod rights;
 mod state;
 mod sys;
 mod testrun;
@@ -47,6 +49,9 @@ pub type ListContents = BTreeMap<String, Vec<IpNet>>;
 /// Weir's half in the kernel: pinned maps, programs and links under one bpffs directory, and the lock on it.
 #[derive(Debug)]
 pub struct Dataplane {
+    /// Where it is meant to be pinned.
+    place: PathBuf,
+    /// Where what is pinned is reached: `place`, or a descriptor of what was unmounted from there.
     dir: PathBuf,
     set: PathBuf,
     maps: BTreeMap<&'static str, Map>,
@@ -62,7 +67,7 @@ pub struct Dataplane {
     gone: bool,
     /// What could not be attached of the programs that see handshakes.
     handshake_faults: Vec<String>,
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 impl Dataplane {
@@ -88,9 +93,14 @@ impl Dataplane {
         if made.is_err() {
             // A half-made set would be found, and refused, by every start to come.
             let _ = pins::remove(&set);
+            // Only if nothing else is there.
+            let _ = std::fs::remove_dir(bpffs);
         }
         let opened = lost.map_or(Opened::Fresh, |why| {
-            Opened::Replaced(format!("{why}; buckets start full, and counters start from zero"))
+            Opened::Replaced(format!(
+                "{why}; buckets start full, blocks have ended, counters start from zero and levers are cleared; bans and \
+                 lists stay"
+            ))
         });
         Ok((made?, opened))
     }
@@ -144,6 +154,7 @@ impl Dataplane {
             fresh
         });
         let mut dataplane = Self {
+            place: dir.to_owned(),
             dir: dir.to_owned(),
             constants: Constants {
                 key: [0; 4],
@@ -160,7 +171,7 @@ impl Dataplane {
             ready: false,
             gone: false,
             handshake_faults: Vec::new(),
-            _lock: lock,
+            lock,
         };
         for at in 0..4 {
             dataplane.constants.key[at as usize] = dataplane.control_at(Control::Key as u32 + at)?;
@@ -217,6 +228,8 @@ impl Dataplane {
                 "no policy is in force yet; apply one before attaching".into(),
             ));
         }
+        // Before anything is written for an interface that is not there.
+        attach::ifindex(interface)?;
         let number = self.interface_number(interface)?;
         let constants = Constants {
             interface: number,
@@ -378,6 +391,8 @@ fn usable(set: &Path, lines: Option<u32>) -> Result<(), String> {
             abi.unwrap_or(0)
         ));
     }
+    // The ABI number covers it; one that cannot be read all the same must not keep a controller from starting.
+    State::read(set).map_err(|error| error.to_string())?;
     let shapes = counters::expected_values();
     for name in MAPS {
         let map = open(name)?;

@@ -10,7 +10,7 @@ use aya::{
     programs::{Program, ProgramError},
 };
 
-use super::{KernelError, pins};
+use super::{KernelError, pins, rights};
 
 /// The object that the build script made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-ebpf"));
@@ -118,7 +118,9 @@ pub(super) fn load<'a>(object: &'a mut Ebpf, name: &str) -> Result<BorrowedFd<'a
 fn refused(name: &str, error: ProgramError) -> KernelError {
     match error {
         ProgramError::SyscallError(call) if denied(&call.io_error) => not_permitted("load BPF programs"),
-        ProgramError::LoadError { io_error, .. } if denied(&io_error) => not_permitted("load BPF programs"),
+        ProgramError::LoadError { io_error, .. } if denied(&io_error) || rights::incomplete() => {
+            not_permitted("load BPF programs")
+        }
         ProgramError::LoadError {
             io_error,
             verifier_log,
@@ -152,6 +154,7 @@ fn denied(error: &std::io::Error) -> bool {
 pub(super) fn not_permitted(what: &str) -> KernelError {
     KernelError::NotPermitted {
         what: what.to_owned(),
+        advice: rights::advice(),
     }
 }
 

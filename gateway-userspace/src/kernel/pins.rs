@@ -37,11 +37,20 @@ pub(super) fn links(dir: &Path) -> PathBuf {
 
 /// The path of a link. bpffs refuses dots in names, and interface names may have them.
 pub(super) fn link(dir: &Path, mode: XdpMode, interface: &str) -> PathBuf {
-    let mode = match mode {
+    links(dir).join(format!("{}-{}", word(mode), escape(interface)))
+}
+
+/// The path of a link that is on its way from one interface's name to another's: no interface's own, since a tilde of a
+/// name is escaped.
+pub(super) fn link_between(dir: &Path, mode: XdpMode, ifindex: u32) -> PathBuf {
+    links(dir).join(format!("{}-~m{ifindex}", word(mode)))
+}
+
+fn word(mode: XdpMode) -> &'static str {
+    match mode {
         XdpMode::Native => "native",
         XdpMode::Generic => "generic",
-    };
-    links(dir).join(format!("{mode}-{}", escape(interface)))
+    }
 }
 
 /// An interface's name as bpffs takes it.

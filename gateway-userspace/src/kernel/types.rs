@@ -41,6 +41,9 @@ pub struct Attachment {
     pub fallback: Option<String>,
     /// True when an existing pinned link was taken over rather than a new one made.
     pub reused: bool,
+    /// What the interface is called now, when it was renamed since it was attached to.
+    #[serde(default)]
+    pub renamed: Option<String>,
 }
 
 /// What [`super::Dataplane::open`] found.
@@ -53,6 +56,19 @@ pub enum Opened {
     Reused,
     /// Pinned maps did not fit and were replaced; the text says what is lost by it.
     Replaced(String),
+}
+
+/// What [`super::Dataplane::keep_pinned`] found.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Pinned {
+    /// All is where it belongs.
+    InPlace,
+    /// The bpf file system is unmounted. Packets are judged for as long as this process runs.
+    Unmounted,
+    /// A bpf file system is mounted again, and everything is pinned in it.
+    Restored,
+    /// The folder was removed with all in it: nothing is attached any more.
+    Removed,
 }
 
 /// A lever: an emergency measure with an expiry that the kernel honours by itself.
@@ -158,14 +174,22 @@ pub enum KernelError {
     Locked { dir: PathBuf },
     #[error("{dir} is not on a bpf file system; mount one with: mount -t bpf bpf /sys/fs/bpf")]
     NoBpffs { dir: PathBuf },
-    #[error("not permitted to {what}; weir needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")]
-    NotPermitted { what: String },
+    #[error("not permitted to {what}; {advice}")]
+    NotPermitted { what: String, advice: String },
     #[error("there is no interface {name}; `ip link` lists those that exist")]
     NoInterface { name: String },
     #[error(
-        "{interface} already has an XDP program ({program}); detach it first (ip link set dev {interface} xdp off), weir does not push others aside"
+        "{interface} already has an XDP program: {program}; weir does not push others aside; take it off first ({remove})"
     )]
-    Occupied { interface: String, program: String },
+    Occupied {
+        interface: String,
+        program: String,
+        remove: String,
+    },
+    #[error(
+        "there is no interface {name} any more: weir is attached to it under its new name {now}; name {now} in the policy or with --interface"
+    )]
+    Renamed { name: String, now: String },
     #[error("cannot attach to {interface} in {mode} mode: {why}")]
     Attach {
         interface: String,

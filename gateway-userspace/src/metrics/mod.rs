@@ -260,6 +260,7 @@ mod tests {
                 xdp_mode: XdpMode::Native,
                 fallback: None,
                 reused: false,
+                renamed: None,
             }],
             pending: 1,
             levers: 1,

@@ -1,5 +1,6 @@
 //! The controller over a fake kernel: its rules, and its socket with real HTTP.
 
+mod faults;
 mod pending;
 mod rules;
 mod socket;

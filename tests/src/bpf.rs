@@ -1,0 +1,185 @@
+//! The few `bpf()` calls that tests make themselves: a stranger's XDP program on an interface, and a word of a map that
+//! Weir has pinned.
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::netns::Netns;
+
+// Commands, and kinds of programs and attachments, as include/uapi/linux/bpf.h numbers them.
+const MAP_LOOKUP_ELEM: libc::c_int = 1;
+const MAP_UPDATE_ELEM: libc::c_int = 2;
+const PROG_LOAD: libc::c_int = 5;
+const OBJ_PIN: libc::c_int = 6;
+const OBJ_GET: libc::c_int = 7;
+const LINK_CREATE: libc::c_int = 28;
+const PROG_TYPE_XDP: u32 = 6;
+const ATTACH_XDP: u32 = 37;
+/// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE`.
+const GENERIC: u32 = 1 << 1;
+const NATIVE: u32 = 1 << 2;
+
+#[repr(C)]
+struct Load {
+    kind: u32,
+    instructions: u32,
+    code: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
+}
+
+#[repr(C)]
+struct Pin {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+#[repr(C)]
+struct Element {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+#[repr(C)]
+struct Attach {
+    program: u32,
+    ifindex: u32,
+    kind: u32,
+    flags: u32,
+}
+
+fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<i32> {
+    // SAFETY: the attributes begin with every field of their command and outlive the call, as what they point to does;
+    // the kernel takes the fields beyond their size as zeros.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const *attributes, size_of::<T>()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(result as i32)
+}
+
+fn owned(fd: i32) -> OwnedFd {
+    // SAFETY: the kernel just gave us this descriptor, and nobody else has it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+fn text(path: &Path) -> Result<CString> {
+    Ok(CString::new(path.as_os_str().as_bytes())?)
+}
+
+fn open(pin: &Path) -> Result<OwnedFd> {
+    let path = text(pin)?;
+    let get = Pin {
+        path: path.as_ptr() as u64,
+        fd: 0,
+        flags: 0,
+    };
+    bpf(OBJ_GET, &get)
+        .map(owned)
+        .with_context(|| format!("cannot open {}", pin.display()))
+}
+
+/// The sum over all CPUs of a word of a pinned per-CPU array map.
+pub fn sum_of_words(pin: &Path, key: u32) -> Result<u64> {
+    let map = open(pin)?;
+    // One value for each CPU that could ever be there; no kernel of ours is configured for more than this.
+    let mut values = vec![0_u64; 8192];
+    let element = Element {
+        map: map.as_raw_fd() as u32,
+        padding: 0,
+        key: (&raw const key) as u64,
+        value: values.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    bpf(MAP_LOOKUP_ELEM, &element).with_context(|| format!("cannot read {}", pin.display()))?;
+    Ok(values.iter().sum())
+}
+
+/// Writes a word of a pinned array map.
+pub fn set_word(pin: &Path, key: u32, value: u64) -> Result<()> {
+    let map = open(pin)?;
+    let element = Element {
+        map: map.as_raw_fd() as u32,
+        padding: 0,
+        key: (&raw const key) as u64,
+        value: (&raw const value) as u64,
+        flags: 0,
+    };
+    bpf(MAP_UPDATE_ELEM, &element).with_context(|| format!("cannot write {}", pin.display()))?;
+    Ok(())
+}
+
+/// An XDP program that is not Weir's and passes everything.
+#[derive(Debug)]
+pub struct Stranger {
+    program: OwnedFd,
+}
+
+impl Stranger {
+    /// Loads it under a name of at most 15 characters.
+    pub fn load(name: &str) -> Result<Self> {
+        // r0 = XDP_PASS; exit
+        let code: [u64; 2] = [0x2_0000_00b7, 0x95];
+        let mut load = Load {
+            kind: PROG_TYPE_XDP,
+            instructions: code.len() as u32,
+            code: code.as_ptr() as u64,
+            license: c"GPL".as_ptr() as u64,
+            log_level: 0,
+            log_size: 0,
+            log: 0,
+            kernel_version: 0,
+            flags: 0,
+            name: [0; 16],
+        };
+        for (place, byte) in load.name.iter_mut().zip(name.bytes().take(15)) {
+            *place = byte;
+        }
+        let program = owned(bpf(PROG_LOAD, &load).context("cannot load a program")?);
+        Ok(Self { program })
+    }
+
+    /// Attaches it by a link, which lasts as long as what is returned.
+    pub fn link(&self, netns: &Netns, dev: &str, native: bool) -> Result<OwnedFd> {
+        let attach = Attach {
+            program: self.program.as_raw_fd() as u32,
+            ifindex: netns.ifindex(dev)?,
+            kind: ATTACH_XDP,
+            flags: if native { NATIVE } else { GENERIC },
+        };
+        let link = netns.run(|| bpf(LINK_CREATE, &attach))?;
+        Ok(owned(
+            link.with_context(|| format!("cannot attach a program to {dev}"))?,
+        ))
+    }
+
+    /// Pins it, for `ip link set dev … xdp pinned PATH`.
+    pub fn pin(&self, path: &Path) -> Result<()> {
+        let text = text(path)?;
+        let pin = Pin {
+            path: text.as_ptr() as u64,
+            fd: self.program.as_raw_fd() as u32,
+            flags: 0,
+        };
+        bpf(OBJ_PIN, &pin).with_context(|| format!("cannot pin {}", path.display()))?;
+        Ok(())
+    }
+}
