@@ -328,9 +328,8 @@ impl<'n> Daemon<'n> {
         let mut command = self.netns.command(&self.binary);
         command.args(args);
         let (socket, bpffs) = match args {
-            ["status" | "ban" | "unban" | "bans" | "list", ..] | ["policy", "apply" | "show", ..] => {
-                (true, false)
-            }
+            ["status" | "events" | "ban" | "unban" | "bans" | "list", ..]
+            | ["policy", "apply" | "show", ..] => (true, false),
             ["bypass" | "scale" | "lever" | "detach", ..] => (true, true),
             _ => (false, false),
         };

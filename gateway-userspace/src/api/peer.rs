@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::guard::Session;
+
 /// The process at the other end of the socket.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Peer {
@@ -9,6 +11,8 @@ pub struct Peer {
     pub uid: u32,
     /// Its process id, where the kernel says.
     pub pid: Option<i32>,
+    /// The SSH session that it runs in, where it says so.
+    pub session: Option<Session>,
 }
 
 impl Peer {

@@ -54,6 +54,9 @@ pub(crate) enum Command {
     Apply {
         /// The policy file
         file: PathBuf,
+        /// Even when it cuts off an SSH session, this host or its gateway
+        #[arg(long)]
+        force: bool,
     },
     /// Show the policy in force
     Show,
@@ -88,7 +91,7 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
             let summary = check(&file)?.1;
             context.show(&summary, summary_text)?;
         }
-        Command::Apply { file } => apply(&file, context)?,
+        Command::Apply { file, force } => apply(&file, force, context)?,
         Command::Show => {
             let answer: PolicyAnswer = context.client().get("/v1/policy")?;
             context.show(&answer, |answer| answer.text.clone())?;
@@ -97,7 +100,7 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn apply(file: &Path, context: &Context) -> Result<(), Failure> {
+fn apply(file: &Path, force: bool, context: &Context) -> Result<(), Failure> {
     // Here too, so that an invalid policy is refused with its places even where no controller runs.
     let (loaded, summary) = check(file)?;
     let path = path::absolute(file).map_err(|error| {
@@ -114,6 +117,7 @@ fn apply(file: &Path, context: &Context) -> Result<(), Failure> {
     let request = PolicyApplyRequest {
         text: loaded.text,
         path: path.to_owned(),
+        force,
     };
     let applied: PolicyApplied = context.client().post("/v1/policy/apply", &request)?;
     for warning in &applied.warnings {

@@ -299,6 +299,7 @@ mod tests {
                 overflow: 7,
                 lost_race: 0,
                 uncounted: 0,
+                notice: 0,
             },
             source_slots: SourceSlots {
                 in_debt: 10,

@@ -24,6 +24,8 @@ use crate::{
         types::{Detached, PolicyApplied, SCHEMA, code},
     },
     bans::{BanBook, Protection, SavedBans},
+    events::{Entry, EventLog, Kind},
+    guard::{self, Neighbours},
     kernel::{Attachment, Lever, ListContents, SourceSlots, XdpModeChoice},
     lists::{ListBook, Overlay},
     state::{PolicyState, StateError, Store},
@@ -65,6 +67,11 @@ pub struct Engine {
     pub(super) save_fault: Option<String>,
     /// Slots of the source table that is in use; it is made once.
     tracked: u32,
+    pub(super) events: Arc<EventLog>,
+    /// Where those are found who must not be cut off.
+    pub(super) neighbours: Box<dyn Neighbours>,
+    /// The faults that were told as events and have not ended, with the interface that each is about.
+    pub(super) faults: Vec<(Option<String>, String)>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -146,7 +153,11 @@ impl Engine {
             None => (1, whole_second(started.wall)),
         };
         let tracked = chosen.policy.source.max_tracked;
+        let events = Arc::new(EventLog::open(store.dir()));
         let mut engine = Self {
+            events,
+            neighbours: Box::<guard::System>::default(),
+            faults: Vec::new(),
             rates: Rates::default(),
             backend,
             clock,
@@ -184,10 +195,10 @@ impl Engine {
     /// The policy file, read anew (SIGHUP), is put in force.
     pub fn reload(&mut self, file: Prepared) -> Result<PolicyApplied, Failure> {
         // The file counts as read only when it is in force: one that needs a restart is taken by the restart.
-        self.apply(file, None)
+        self.apply_guarded(file, true, None)
     }
 
-    /// Puts a policy in force. On any failure the old one stays.
+    /// Puts a policy in force, whoever is cut off by it. On any failure the old one stays.
     pub fn apply(&mut self, prepared: Prepared, peer: Option<Peer>) -> Result<PolicyApplied, Failure> {
         let mut warnings = prepared.warnings.clone();
         let tracked = prepared.policy.source.max_tracked;
@@ -243,6 +254,13 @@ impl Engine {
         for warning in &answer.warnings {
             tracing::warn!("{warning}");
         }
+        let what = format!(
+            "policy revision {revision} of {} is in force",
+            self.in_force.prepared.path
+        );
+        let mut entry = Entry::new(Kind::Policy, what).by(peer);
+        entry.revision = Some(revision);
+        self.tell(entry);
         Ok(answer)
     }
 
@@ -353,6 +371,16 @@ impl Engine {
             }
         }
         self.wanted = interfaces.iter().cloned().collect();
+        for attachment in &attached {
+            let mode = attachment.xdp_mode;
+            let what = match attachment.reused {
+                true => format!("attached to {} still ({mode:?} mode)", attachment.interface),
+                false => format!("attached to {} ({mode:?} mode)", attachment.interface),
+            };
+            let mut entry = Entry::new(Kind::Attach, what.to_lowercase());
+            entry.interface = Some(attachment.interface.clone());
+            self.tell(entry);
+        }
         Ok(attached)
     }
 
@@ -408,6 +436,10 @@ impl Engine {
         for interface in targets {
             if self.backend.detach(interface)? {
                 tracing::info!(interface, by = %Peer::show(peer), "detached; enforcement is off here");
+                let what = format!("detached from {interface}; enforcement is off there");
+                let mut entry = Entry::new(Kind::Detach, what).by(peer);
+                entry.interface = Some(interface.clone());
+                self.tell(entry);
                 detached.push(interface.clone());
             }
             self.wanted.remove(interface);

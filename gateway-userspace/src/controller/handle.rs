@@ -14,6 +14,7 @@ use crate::{
         peer::Peer,
         types::{PolicyApplied, PolicyApplyRequest, code},
     },
+    events::Entry,
     policy::{PolicyErrors, bounds},
 };
 
@@ -85,8 +86,9 @@ impl Handle {
                 "path must be absolute: list files are relative to its folder",
             ));
         }
+        let force = request.force;
         let prepared = off_loop(move || Prepared::from_text(&request.text, &request.path)).await??;
-        self.change(move |engine| engine.apply(prepared, Some(peer)))
+        self.change(move |engine| engine.apply_guarded(prepared, force, Some(peer)))
             .await
     }
 
@@ -116,6 +118,16 @@ impl Handle {
             }
             self.save().await;
         }
+    }
+
+    /// Takes an event in.
+    pub(super) async fn tell(&self, entry: Entry) {
+        let told = self.call(move |engine| {
+            engine.tell(entry);
+            Ok(())
+        });
+        // It fails only when the runtime is ending.
+        let _ = told.await;
     }
 
     /// Saves what is not saved yet.

@@ -12,12 +12,15 @@
 pub mod backend;
 mod ban_ops;
 pub mod engine;
+mod event_ops;
 mod filecheck;
+mod guard_ops;
 mod handle;
 mod lever_ops;
 mod list_ops;
 mod listen;
 pub mod logging;
+mod notices;
 mod prepare;
 mod rates;
 mod run;

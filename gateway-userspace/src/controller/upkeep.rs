@@ -43,11 +43,16 @@ impl Engine {
     pub fn upkeep(&mut self) -> u64 {
         self.prune_bans();
         self.expire_lists();
+        self.watch_faults();
+        self.events.tick(self.clock.now());
         let now = self.clock.now();
         if now.ns >= self.rates.due_ns() {
             self.sample();
         }
         let mut next = self.rates.due_ns();
+        if let Some(due) = self.events.due_ns() {
+            next = next.min(due);
+        }
         if let Some(end) = self.bans.next_end() {
             next = next.min(end);
         }

@@ -9,6 +9,7 @@ mod bans;
 mod counters;
 mod established;
 mod handshakes;
+mod notices;
 mod object;
 mod pins;
 mod state;
@@ -36,7 +37,7 @@ use self::{
     state::State,
     sys::Map,
 };
-pub use self::{testrun::TestProgram, types::*};
+pub use self::{notices::Notices, testrun::TestProgram, types::*};
 use crate::policy::model::Source;
 
 /// The effective content of every list, by name: policy, files and live changes together.

@@ -1,5 +1,7 @@
 //! The controller over a fake kernel: its rules, and its socket with real HTTP.
 
+mod events;
+mod guards;
 mod rules;
 mod socket;
 mod starts;
@@ -14,6 +16,7 @@ use super::{
 };
 use crate::{
     api::types::{BanRequest, BansRequest},
+    guard::{Guarded, Neighbours},
     kernel::XdpModeChoice,
     state::Store,
 };
@@ -47,6 +50,16 @@ pub(super) struct Bench {
     pub(super) dir: tempfile::TempDir,
     pub(super) kernel: Fake,
     pub(super) clock: FakeClock,
+    pub(super) guarded: Vec<Guarded>,
+}
+
+/// Those whom a test names, and nobody else.
+struct Nobody(Vec<Guarded>);
+
+impl Neighbours for Nobody {
+    fn look(&mut self) -> Vec<Guarded> {
+        self.0.clone()
+    }
 }
 
 impl Bench {
@@ -55,6 +68,7 @@ impl Bench {
             dir: tempfile::tempdir().unwrap(),
             kernel: Fake::default(),
             clock: FakeClock::default(),
+            guarded: Vec::new(),
         };
         bench.write_policy(POLICY);
         bench
@@ -79,6 +93,7 @@ impl Bench {
             policy_file: self.policy_file(),
         };
         let mut engine = Engine::start(parts, choice).unwrap();
+        engine.neighbours = Box::new(Nobody(self.guarded.clone()));
         engine.attach(&["lan0".to_owned()], XdpModeChoice::Auto).unwrap();
         engine.save_policy().unwrap();
         engine
