@@ -26,7 +26,7 @@ use crate::{
     bans::{BanBook, Protection, SavedBans},
     events::{Entry, EventLog, Kind},
     guard::{self, Neighbours},
-    kernel::{Attachment, Lever, ListContents, SourceSlots, XdpModeChoice},
+    kernel::{Attachment, Lever, ListContents, SourceSlots, XdpMode, XdpModeChoice},
     lists::{ListBook, Overlay},
     state::{PolicyState, StateError, Store},
 };
@@ -372,12 +372,13 @@ impl Engine {
         }
         self.wanted = interfaces.iter().cloned().collect();
         for attachment in &attached {
-            let mode = attachment.xdp_mode;
-            let what = match attachment.reused {
-                true => format!("attached to {} still ({mode:?} mode)", attachment.interface),
-                false => format!("attached to {} ({mode:?} mode)", attachment.interface),
+            let mode = match attachment.xdp_mode {
+                XdpMode::Native => "native",
+                XdpMode::Generic => "generic",
             };
-            let mut entry = Entry::new(Kind::Attach, what.to_lowercase());
+            let still = if attachment.reused { " still" } else { "" };
+            let what = format!("attached to {}{still} in {mode} mode", attachment.interface);
+            let mut entry = Entry::new(Kind::Attach, what);
             entry.interface = Some(attachment.interface.clone());
             self.tell(entry);
         }

@@ -23,7 +23,7 @@ use crate::{
 const TOLD: usize = 20;
 
 impl Engine {
-    /// Refuses bans that would cut somebody off, unless `force`; then (and for nobody's request) it is told as an event.
+    /// Refuses bans that would cut somebody off, unless `force`; then it warns, and tells an event.
     pub(super) fn guard_bans(
         &mut self,
         bans: &[(IpNet, Scope)],

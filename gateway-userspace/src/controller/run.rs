@@ -300,7 +300,11 @@ async fn serve(
     notify::stopping();
     watchdog.abort();
     // Before the listeners end: followers are told, and go.
-    let _ = handle.call(|engine| Ok(engine.close_events())).await;
+    let closed = handle.call(|engine| {
+        engine.close_events();
+        Ok(())
+    });
+    let _ = closed.await;
     // The receivers are gone only when their tasks have ended already.
     let _ = stop.send(true);
     for task in [control, web, upkeep] {

@@ -40,7 +40,7 @@ impl Neighbours for System {
         match netlink::gateways() {
             Ok(gateways) => all.extend(gateways.into_iter().map(Guarded::Gateway)),
             Err(error) => {
-                tracing::warn!(%error, "cannot read the routes; the default gateway is not guarded")
+                tracing::warn!(%error, "cannot read the routes; the default gateway is not guarded");
             }
         }
         self.seen = Some((Instant::now(), all.clone()));

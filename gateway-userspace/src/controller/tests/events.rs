@@ -15,12 +15,12 @@ use crate::{
     events::{Actor, Event, Kind},
 };
 
-fn me() -> Option<Peer> {
-    Some(Peer {
+fn me() -> Peer {
+    Peer {
         uid: 1000,
         pid: Some(std::process::id() as i32),
         session: None,
-    })
+    }
 }
 
 fn told(engine: &Engine, kind: Kind) -> Vec<Event> {
@@ -35,7 +35,7 @@ fn changes_are_told_with_who_and_why() {
     let mut engine = bench.start();
     let mut request = bans(&[("192.0.3.1", Some(60))]);
     request.bans[0].reason = Some("ticket 7".into());
-    engine.ban(&request, me()).unwrap();
+    engine.ban(&request, Some(me())).unwrap();
     let ban = &told(&engine, Kind::Ban)[0].entry;
     assert_eq!(ban.why.as_deref(), Some("ticket 7"));
     assert_eq!(ban.prefix, Some("192.0.3.1/32".parse().unwrap()));
@@ -47,18 +47,18 @@ fn changes_are_told_with_who_and_why() {
     engine.upkeep();
     assert_eq!(told(&engine, Kind::BanEnded)[0].entry.by, Actor::Controller);
 
-    engine.ban(&bans(&[("192.0.3.2", None)]), me()).unwrap();
+    engine.ban(&bans(&[("192.0.3.2", None)]), Some(me())).unwrap();
     let unban = UnbanRequest {
         prefix: "192.0.3.2".into(),
         service: None,
     };
-    engine.unban(&unban, me()).unwrap();
+    engine.unban(&unban, Some(me())).unwrap();
     assert_eq!(told(&engine, Kind::Unban).len(), 1);
     let add = ListAddRequest {
         prefixes: vec!["192.0.3.3".into()],
         ..ListAddRequest::default()
     };
-    engine.list_add("blocklist", &add, me()).unwrap();
+    engine.list_add("blocklist", &add, Some(me())).unwrap();
     assert_eq!(
         told(&engine, Kind::List)[0].entry.list.as_deref(),
         Some("blocklist")
@@ -68,12 +68,12 @@ fn changes_are_told_with_who_and_why() {
         percent: 50,
         for_seconds: 60,
     };
-    engine.pull_lever(&lever, me()).unwrap();
-    engine.clear_levers(me()).unwrap();
+    engine.pull_lever(&lever, Some(me())).unwrap();
+    engine.clear_levers(Some(me())).unwrap();
     assert_eq!(told(&engine, Kind::Lever).len(), 2);
-    engine.apply(prepared(POLICY), me()).unwrap();
+    engine.apply(prepared(POLICY), Some(me())).unwrap();
     assert_eq!(told(&engine, Kind::Policy)[0].entry.revision, Some(2));
-    engine.detach(&[], me()).unwrap();
+    engine.detach(&[], Some(me())).unwrap();
     assert_eq!(told(&engine, Kind::Attach).len(), 1);
     assert_eq!(
         told(&engine, Kind::Detach)[0].entry.interface.as_deref(),
@@ -89,7 +89,7 @@ fn a_feed_of_bans_is_one_event() {
         .map(|n| format!("10.20.{}.{}", n / 256, n % 256))
         .collect();
     let feed: Vec<(&str, Option<u64>)> = prefixes.iter().map(|prefix| (prefix.as_str(), None)).collect();
-    engine.ban(&bans(&feed), me()).unwrap();
+    engine.ban(&bans(&feed), Some(me())).unwrap();
     let events = told(&engine, Kind::Ban);
     assert_eq!((events.len(), events[0].entry.count), (1, Some(5000)));
 }

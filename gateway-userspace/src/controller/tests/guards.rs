@@ -20,12 +20,12 @@ fn bench() -> Bench {
     bench
 }
 
-fn operator() -> Option<Peer> {
-    Some(Peer {
+fn operator() -> Peer {
+    Peer {
         uid: 1000,
         pid: None,
         session: Some("192.0.3.7 50001 203.0.113.1 22".parse().unwrap()),
-    })
+    }
 }
 
 fn refused<T: std::fmt::Debug>(result: Result<T, Failure>, with: &[&str]) {
@@ -56,25 +56,25 @@ fn bans_of_the_guarded_are_refused_unless_forced() {
         ),
         ("203.0.113.254", ["203.0.113.254", "default gateway", "--force"]),
     ] {
-        let result = engine.ban(&bans(&[(prefix, None)]), operator());
+        let result = engine.ban(&bans(&[(prefix, None)]), Some(operator()));
         assert!(result.is_err(), "{prefix}: {result:?}");
         refused(result, &with);
     }
     refused(
         engine.ban(
             &bans(&[("203.0.114.0/24", None), ("203.0.113.1", None)]),
-            operator(),
+            Some(operator()),
         ),
         &["203.0.113.1"],
     );
     assert!(engine.list_bans().bans.is_empty(), "all or none");
     engine
-        .ban(&bans(&[("203.0.114.0/24", None)]), operator())
+        .ban(&bans(&[("203.0.114.0/24", None)]), Some(operator()))
         .unwrap();
 
     let mut forced = bans(&[("192.0.3.7", None)]);
     forced.force = true;
-    let added = engine.ban(&forced, operator()).unwrap();
+    let added = engine.ban(&forced, Some(operator())).unwrap();
     assert!(added.warnings[0].contains("192.0.3.7"), "{added:?}");
     let told = engine.events().last(100, None).events;
     assert!(
@@ -82,7 +82,9 @@ fn bans_of_the_guarded_are_refused_unless_forced() {
         "{told:?}"
     );
     // It is cut off already; a wider ban does it no more harm.
-    engine.ban(&bans(&[("192.0.3.0/29", None)]), operator()).unwrap();
+    engine
+        .ban(&bans(&[("192.0.3.0/29", None)]), Some(operator()))
+        .unwrap();
 }
 
 #[test]
@@ -95,7 +97,7 @@ fn lists_that_cut_off_are_refused_unless_forced() {
         force,
     };
     refused(
-        engine.list_add("blocklist", &add(false), operator()),
+        engine.list_add("blocklist", &add(false), Some(operator())),
         &["192.0.3.7", "list blocklist"],
     );
     let replace = ListReplaceRequest {
@@ -105,7 +107,9 @@ fn lists_that_cut_off_are_refused_unless_forced() {
     };
     refused(engine.list_replace("blocklist", &replace, None), &["203.0.113.1"]);
     assert_eq!(engine.show_list("blocklist").unwrap().prefixes.len(), 1);
-    engine.list_add("blocklist", &add(true), operator()).unwrap();
+    engine
+        .list_add("blocklist", &add(true), Some(operator()))
+        .unwrap();
     assert_eq!(engine.show_list("blocklist").unwrap().prefixes.len(), 2);
 }
 
@@ -115,18 +119,18 @@ fn policies_that_cut_off_are_refused_and_a_reload_only_warns() {
     let mut engine = bench.start();
     let drop = format!("{POLICY}\n[default]\naction = \"drop\"\n");
     refused(
-        engine.apply_guarded(prepared(&drop), false, operator()),
+        engine.apply_guarded(prepared(&drop), false, Some(operator())),
         &["192.0.3.7", "not connect to port 22 again", "default_drop"],
     );
     assert_eq!(engine.revision(), 1);
     let protected = drop.replace("sources = [\"10.8.0.0/28\"]", "sources = [\"192.0.3.0/24\"]");
     engine
-        .apply_guarded(prepared(&protected), false, operator())
+        .apply_guarded(prepared(&protected), false, Some(operator()))
         .unwrap();
     let mut plain = POLICY.to_owned();
     plain.push_str("[lists.bad]\naction = \"drop\"\nprefixes = [\"192.0.3.0/24\"]\n");
     refused(
-        engine.apply_guarded(prepared(&plain), false, operator()),
+        engine.apply_guarded(prepared(&plain), false, Some(operator())),
         &["192.0.3.7", "reason list"],
     );
     let applied = engine.reload(prepared(&plain)).unwrap();

@@ -137,10 +137,10 @@ fn readers_go_on_after_their_number_and_hear_what_they_missed() {
 async fn waiting_ends_with_an_event_with_the_log_and_with_too_many() {
     let dir = tempfile::tempdir().unwrap();
     let log = Arc::new(EventLog::open(dir.path()));
-    let long = Duration::from_mins(5);
+    let patience = Duration::from_mins(5);
     let wait = |number: u64| {
         let log = Arc::clone(&log);
-        tokio::spawn(async move { log.wait(number, long).await })
+        tokio::spawn(async move { log.wait(number, patience).await })
     };
     let waiting = wait(0);
     tokio::task::yield_now().await;
@@ -149,7 +149,7 @@ async fn waiting_ends_with_an_event_with_the_log_and_with_too_many() {
 
     let crowd: Vec<_> = (0..FOLLOWERS).map(|_| wait(1)).collect();
     tokio::task::yield_now().await;
-    assert!(!log.wait(1, long).await, "one more is turned away");
+    assert!(!log.wait(1, patience).await, "one more is turned away");
     log.close(at(2), entry("end"));
     for one in crowd {
         assert!(one.await.unwrap());
