@@ -13,7 +13,13 @@ use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, runtime, time};
 
-use crate::api::types::{ErrorAnswer, ErrorBody, SCHEMA};
+use crate::{
+    api::{
+        server::SESSION,
+        types::{ErrorAnswer, ErrorBody, SCHEMA},
+    },
+    guard::Session,
+};
 
 /// How long a request may take in all. The longest is a list of a million prefixes, which the controller compiles
 /// before it answers.
@@ -81,6 +87,7 @@ struct Envelope {
 pub struct Client {
     socket: PathBuf,
     patience: Duration,
+    session: Option<Session>,
 }
 
 impl Client {
@@ -89,6 +96,7 @@ impl Client {
         Self {
             socket: socket.into(),
             patience: PATIENCE,
+            session: None,
         }
     }
 
@@ -96,6 +104,13 @@ impl Client {
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// The same client that says in which SSH session it runs, so that the controller does not cut that off.
+    #[must_use]
+    pub fn in_session(mut self, session: Option<Session>) -> Self {
+        self.session = session;
         self
     }
 
@@ -163,11 +178,15 @@ impl Client {
             .map_err(|error| self.http_error(&error))?;
         // Ends by itself when the answer is read and `sender` is gone.
         let connection = tokio::spawn(connection);
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, "weir")
-            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::CONTENT_TYPE, "application/json");
+        if let Some(session) = &self.session {
+            request = request.header(SESSION, session.to_string());
+        }
+        let request = request
             .body(Full::new(body))
             .map_err(|error| self.protocol(error.to_string()))?;
         let answer = sender

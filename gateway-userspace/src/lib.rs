@@ -6,6 +6,8 @@ pub mod client;
 pub mod compile;
 pub mod controller;
 pub mod doctor;
+pub mod events;
+pub mod guard;
 pub mod kernel;
 pub mod lists;
 pub mod metrics;

@@ -375,7 +375,7 @@ impl<'n> Daemon<'n> {
         let mut command = self.netns.command(&self.binary);
         command.args(args);
         let (socket, bpffs) = match args {
-            ["status" | "ban" | "unban" | "bans" | "list", ..]
+            ["status" | "events" | "ban" | "unban" | "bans" | "list", ..]
             | [
                 "policy",
                 "apply" | "show" | "diff" | "confirm" | "rollback" | "history",

@@ -9,9 +9,11 @@ pub(crate) mod server;
 pub mod types;
 pub(crate) mod web;
 
+use std::time::Duration;
+
 use axum::{
     Extension, Json, Router,
-    extract::{Path, State},
+    extract::{Path, Query, State, rejection::QueryRejection},
     http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
     routing::{MethodRouter, delete, get, post},
@@ -23,8 +25,9 @@ use self::{
     error::Failure,
     peer::Peer,
     types::{
-        BansRequest, DetachRequest, LeverRequest, ListAddRequest, ListRemoveRequest, ListReplaceRequest,
-        PolicyApplyRequest, PolicyConfirmRequest, PolicyRollbackRequest, UnbanRequest, code,
+        BansRequest, DetachRequest, EventsAnswer, EventsQuery, LeverRequest, ListAddRequest,
+        ListRemoveRequest, ListReplaceRequest, PolicyApplyRequest, PolicyConfirmRequest,
+        PolicyRollbackRequest, SCHEMA, UnbanRequest, code,
     },
 };
 use crate::controller::{Handle, engine::Engine};
@@ -93,6 +96,7 @@ fn routes() -> Vec<Route> {
         route("post", "/v1/levers", post(pull_lever)),
         route("delete", "/v1/levers", delete(clear_levers)),
         route("post", "/v1/detach", post(detach)),
+        route("get", "/v1/events", get(events)),
         route(
             "get",
             "/v1/openapi.json",
@@ -228,6 +232,47 @@ async fn detach(
         at.change(move |engine| engine.detach(&request.interfaces, Some(peer)))
             .await,
     )
+}
+
+/// The most events in one answer.
+const EVENTS: usize = 1000;
+/// The longest wait for an event, in seconds.
+const LONGEST_WAIT: u64 = 20;
+
+async fn events(State(at): Get, query: Result<Query<EventsQuery>, QueryRejection>) -> Response {
+    let Query(query) = match query {
+        Ok(query) => query,
+        Err(error) => return Failure::invalid(error.body_text()).into_response(),
+    };
+    let limit = query.limit.unwrap_or(100);
+    let wait = query.wait_seconds.unwrap_or(0);
+    if !(1..=EVENTS).contains(&limit) || wait > LONGEST_WAIT {
+        let message = format!("limit must be 1 to {EVENTS}, and wait_seconds 0 to {LONGEST_WAIT}");
+        return Failure::invalid(message).into_response();
+    }
+    let log = match at.call(|engine| Ok(engine.events())).await {
+        Ok(log) => log,
+        Err(failure) => return failure.into_response(),
+    };
+    if let Some(after) = query.after
+        && wait > 0
+        && !log.wait(after, Duration::from_secs(wait)).await
+    {
+        return Failure::new(code::CONFLICT, "too many follow the events already")
+            .hint("end one of them, or ask without wait_seconds")
+            .into_response();
+    }
+    let page = match query.after {
+        Some(after) => log.after(after, limit),
+        None => log.last(limit, query.since),
+    };
+    answer(Ok(EventsAnswer {
+        schema: SCHEMA,
+        events: page.events,
+        next: page.next,
+        missed: page.missed,
+        ended: page.ended,
+    }))
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use crate::state::By;
 /// How many characters of a command line are kept.
 const COMMAND: usize = 200;
 
+use crate::guard::Session;
+
 /// The process at the other end of the socket.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Peer {
@@ -14,6 +16,8 @@ pub struct Peer {
     pub uid: u32,
     /// Its process id, where the kernel says.
     pub pid: Option<i32>,
+    /// The SSH session that it runs in, where it says so.
+    pub session: Option<Session>,
 }
 
 impl Peer {

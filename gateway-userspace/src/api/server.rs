@@ -16,6 +16,8 @@ use tokio::{
 
 use super::peer::Peer;
 
+/// The header in which a caller names the SSH session that it runs in, as `SSH_CONNECTION` does.
+pub(crate) const SESSION: &str = "weir-session";
 /// How long a request's head may take; also how long a connection may idle.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
 /// How long a connection may live before it is closed after the request at hand.
@@ -100,6 +102,7 @@ fn peer_of(stream: &UnixStream) -> io::Result<Peer> {
     stream.peer_cred().map(|credentials| Peer {
         uid: credentials.uid(),
         pid: credentials.pid(),
+        session: None,
     })
 }
 
@@ -111,7 +114,10 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 ) {
     let paths = TowerToHyperService::new(router);
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        if let Some(peer) = peer {
+        if let Some(mut peer) = peer {
+            // What the caller says only guards itself; a lie can do no more than have its request refused.
+            let said = request.headers().get(SESSION).and_then(|said| said.to_str().ok());
+            peer.session = said.and_then(|said| said.parse().ok());
             request.extensions_mut().insert(peer);
         }
         let answer = paths.call(request.map(Body::new));

@@ -25,6 +25,7 @@
 //! | `POST /v1/levers` | [`LeverRequest`] | [`LeversAnswer`] |
 //! | `DELETE /v1/levers` | | [`LeversCleared`] |
 //! | `POST /v1/detach` | [`DetachRequest`] | [`Detached`] |
+//! | `GET /v1/events` | | [`EventsAnswer`] |
 //! | `GET /v1/openapi.json` | | the OpenAPI document |
 
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    events::Event,
     kernel::{Losses, SourceSlots, XdpMode},
     policy::model::{ListAction, Mode},
 };
@@ -233,6 +235,9 @@ pub struct PolicyApplyRequest {
     /// Go back to the policy before it unless it is confirmed within so many seconds, 1 to 3,600; absent: it stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirm_within_seconds: Option<u64>,
+    /// Also when that cuts off an SSH session, an address of the host or its default gateway.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// The policy is in force.
@@ -293,7 +298,8 @@ pub struct BansAnswer {
 pub struct BansRequest {
     /// The bans, in order.
     pub bans: Vec<BanRequest>,
-    /// Also make those that would do nothing now (protected, or covered by a ban that lasts at least as long).
+    /// Also make those that would do nothing now (protected, or covered by a ban that lasts at least as long), and those
+    /// that cut off an SSH session, an address of the host or its default gateway.
     #[serde(default)]
     pub force: bool,
 }
@@ -441,7 +447,8 @@ pub struct ListReplaceRequest {
     /// The largest change allowed: prefixes added and removed, over the prefixes before, in per cent. Absent: 20.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_change_percent: Option<f64>,
-    /// Take it even when it is empty or changes more than that.
+    /// Take it even when it is empty, changes more than that, or cuts off an SSH session, an address of the host or its
+    /// default gateway.
     #[serde(default)]
     pub force: bool,
 }
@@ -455,6 +462,9 @@ pub struct ListAddRequest {
     /// How long they stay, 1 to 315,360,000 (ten years); absent: until they are removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub for_seconds: Option<u64>,
+    /// Also when that cuts off an SSH session, an address of the host or its default gateway.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// `POST /v1/lists/{name}/remove`.
@@ -463,6 +473,9 @@ pub struct ListAddRequest {
 pub struct ListRemoveRequest {
     /// Addresses and prefixes, as they stand in the list.
     pub prefixes: Vec<String>,
+    /// Also when that cuts off an SSH session, an address of the host or its default gateway.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// The list is changed, and in force.
@@ -561,6 +574,35 @@ pub struct DetachRequest {
     /// The interfaces; empty: every one.
     #[serde(default)]
     pub interfaces: Vec<String>,
+}
+
+/// The query of `GET /v1/events`.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventsQuery {
+    /// Only events after this number, oldest first; absent: the newest ones.
+    pub after: Option<u64>,
+    /// At most so many, 1 to 1000; absent: 100.
+    pub limit: Option<usize>,
+    /// Without `after`: only events from this time on.
+    pub since: Option<Timestamp>,
+    /// With `after`: how long to wait for one when there is none, at most 20; absent: 0.
+    pub wait_seconds: Option<u64>,
+}
+
+/// `GET /v1/events`.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct EventsAnswer {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The events, oldest first.
+    pub events: Vec<Event>,
+    /// The number to ask on `after`.
+    pub next: u64,
+    /// Events after the number asked for that the controller does not have in memory any more.
+    pub missed: u64,
+    /// True when the controller is stopping: no more will come.
+    pub ended: bool,
 }
 
 /// Enforcement is off there.

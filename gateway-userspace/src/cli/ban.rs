@@ -16,7 +16,8 @@ use super::{
 /// Drop everything from these sources
 ///
 /// A bare address means that address alone. The kernel honours the expiry by itself, and bans are kept across restarts.
-/// A ban that would do nothing (protected, or covered by a longer one) fails and says why.
+/// A ban that would do nothing (protected, or covered by a longer one) fails and says why; so does one that would cut off
+/// an SSH session with this host (your own first of all), an address of the host or its default gateway.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -36,6 +37,9 @@ pub(crate) struct BanArgs {
     /// Why, for whoever reads weir bans (at most 256 characters)
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
+    /// Ban even what would cut off an SSH session, this host or its gateway, or would do nothing
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 /// Take a ban back
@@ -79,7 +83,7 @@ pub(crate) fn ban(args: &BanArgs, context: &Context) -> Result<ExitCode, Failure
     });
     let request = BansRequest {
         bans: bans.collect(),
-        force: false,
+        force: args.force,
     };
     let added: BansAdded = context.client().post("/v1/bans", &request)?;
     for warning in &added.warnings {
@@ -224,6 +228,7 @@ PREFIX         SERVICE           LEFT  REASON
             service: Some("web".into()),
             time: Some(600),
             reason: None,
+            force: false,
         };
         let prefixes = ["192.0.2.1/32".parse().unwrap(), "10.9.0.1/32".parse().unwrap()];
         let added = BansAdded {

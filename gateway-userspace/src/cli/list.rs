@@ -58,7 +58,7 @@ pub(crate) enum Command {
         /// The most that may change: prefixes added and removed, over the prefixes before [default: 20%]
         #[arg(long, value_name = "SHARE", value_parser = args::share)]
         max_change: Option<f64>,
-        /// Take it even when it is empty or changes more than that
+        /// Take it even when it is empty, changes more than that, or cuts off an SSH session, this host or its gateway
         #[arg(long)]
         force: bool,
     },
@@ -72,6 +72,9 @@ pub(crate) enum Command {
         /// Only for so long (30s, 10m, 2h, 7d)
         #[arg(long = "for", value_name = "TIME", value_parser = args::ban_time)]
         time: Option<u64>,
+        /// Even when that cuts off an SSH session, this host or its gateway
+        #[arg(long)]
+        force: bool,
     },
     /// Remove prefixes from a list
     Remove {
@@ -80,6 +83,9 @@ pub(crate) enum Command {
         /// Addresses and prefixes, as they stand in the list
         #[arg(value_name = "PREFIX", required = true, value_parser = args::prefix)]
         prefixes: Vec<IpNet>,
+        /// Even when that cuts off an SSH session, this host or its gateway
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -109,19 +115,30 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
             };
             context.show(&client.post::<_, ListChanged>(&path, &request)?, changed_text)?;
         }
-        Command::Add { name, prefixes, time } => {
+        Command::Add {
+            name,
+            prefixes,
+            time,
+            force,
+        } => {
             let request = ListAddRequest {
                 prefixes: texts(&prefixes),
                 for_seconds: time,
+                force,
             };
             context.show(
                 &client.post::<_, ListChanged>(&path(&name, "/add")?, &request)?,
                 changed_text,
             )?;
         }
-        Command::Remove { name, prefixes } => {
+        Command::Remove {
+            name,
+            prefixes,
+            force,
+        } => {
             let request = ListRemoveRequest {
                 prefixes: texts(&prefixes),
+                force,
             };
             context.show(
                 &client.post::<_, ListChanged>(&path(&name, "/remove")?, &request)?,

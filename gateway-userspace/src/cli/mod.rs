@@ -5,6 +5,7 @@ mod args;
 mod ban;
 mod detach;
 mod doctor;
+mod events;
 mod levers;
 mod list;
 mod output;
@@ -86,6 +87,7 @@ enum Command {
     Bypass(levers::BypassArgs),
     Scale(levers::ScaleArgs),
     Lever(levers::LeverArgs),
+    Events(events::Args),
 }
 
 /// What every command needs to know.
@@ -112,7 +114,7 @@ impl Context {
     }
 
     fn client(&self) -> Client {
-        Client::new(&self.socket)
+        Client::new(&self.socket).in_session(weir::guard::own_session())
     }
 
     /// Shows an answer: as JSON where that is asked for, else as the text that `text` makes of it.
@@ -158,6 +160,7 @@ fn dispatch(command: Command, context: &Context) -> Result<ExitCode, Failure> {
         Command::Bypass(args) => levers::bypass(args, context),
         Command::Scale(args) => levers::scale(args, context),
         Command::Lever(args) => levers::lever(&args, context),
+        Command::Events(args) => events::run(&args, context),
     }
 }
 

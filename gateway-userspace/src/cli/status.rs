@@ -311,6 +311,7 @@ mod tests {
                 overflow: 7,
                 lost_race: 0,
                 uncounted: 0,
+                notice: 0,
             },
             replaced: None,
             source_slots: SourceSlots {

@@ -1,14 +1,15 @@
 //! What the controller needs from the kernel and from the clocks, so that it can be tested without either.
 
-use std::{fs, time::Duration};
+use std::{fs, os::fd::BorrowedFd, time::Duration};
 
+use gateway_core::image::Notice;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
 use crate::{
     kernel::{
-        Applied, Attachment, BanEntry, Counter, Dataplane, KernelError, Lever, ListContents, Losses, Pending,
-        Pinned, SourceSlots, XdpModeChoice,
+        Applied, Attachment, BanEntry, Counter, Dataplane, KernelError, Lever, ListContents, Losses, Notices,
+        Pending, Pinned, SourceSlots, XdpModeChoice,
     },
     policy::model::Policy,
 };
@@ -49,6 +50,27 @@ pub trait Backend: Send {
     ) -> Result<(), KernelError>;
     fn bans(&self) -> Result<Vec<BanEntry>, KernelError>;
     fn handshake_faults(&self) -> Vec<String>;
+    fn notices(&self) -> Result<Box<dyn NoticeSource>, KernelError>;
+    fn service_name(&self, number: u32) -> Option<String>;
+    fn interface_name(&self, number: u32) -> Option<String>;
+}
+
+/// The ring of what the packet path announces.
+pub trait NoticeSource: Send {
+    /// The descriptor that becomes readable when there is something.
+    fn descriptor(&self) -> BorrowedFd<'_>;
+    /// Takes what is there, at most so many.
+    fn take(&mut self, most: usize) -> Vec<Notice>;
+}
+
+impl NoticeSource for Notices {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        Self::descriptor(self)
+    }
+
+    fn take(&mut self, most: usize) -> Vec<Notice> {
+        Self::take(self, most)
+    }
 }
 
 impl Backend for Dataplane {
@@ -137,6 +159,18 @@ impl Backend for Dataplane {
 
     fn handshake_faults(&self) -> Vec<String> {
         Self::handshake_faults(self).to_vec()
+    }
+
+    fn notices(&self) -> Result<Box<dyn NoticeSource>, KernelError> {
+        Ok(Box::new(Self::notices(self)?))
+    }
+
+    fn service_name(&self, number: u32) -> Option<String> {
+        Self::service_name(self, number)
+    }
+
+    fn interface_name(&self, number: u32) -> Option<String> {
+        Self::interface_name(self, number)
     }
 }
 

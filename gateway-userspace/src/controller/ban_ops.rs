@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use super::{
     backend::Moment,
     engine::{Engine, whole_second},
+    event_ops::BanTold,
 };
 use crate::{
     api::{
@@ -19,6 +20,7 @@ use crate::{
         },
     },
     bans::{BanRecord, Change, KernelChanges, NEVER, Protected, Scope, Staged},
+    events::Kind,
     kernel::{BanEntry, KernelError},
     policy::model::Mode,
 };
@@ -57,6 +59,14 @@ impl Engine {
             }
         }
         self.prune_bans();
+        // One that would do nothing cuts nobody off who is not cut off already.
+        let asked: Vec<(IpNet, Scope)> = request
+            .bans
+            .iter()
+            .zip(&prefixes)
+            .map(|(ban, prefix)| (*prefix, ban.service.clone()))
+            .collect();
+        let lock_outs = self.guard_bans(&asked, request.force, peer)?;
 
         let now = self.clock.now();
         let mut staged = Staged::default();
@@ -68,6 +78,10 @@ impl Engine {
             warnings: Vec::new(),
         };
         let mut unsaid = 0;
+        let mut told: Vec<BanTold> = Vec::new();
+        for warning in lock_outs {
+            warn(&mut answer.warnings, &mut unsaid, warning);
+        }
         for (ban, prefix) in request.bans.iter().zip(prefixes) {
             let until_ns = ban.for_seconds.map_or(NEVER, |seconds| now.ns_after(seconds));
             let (obstacle, warning) = self.obstacle(&prefix, &ban.service, until_ns, now);
@@ -94,6 +108,12 @@ impl Engine {
                 created_at: whole_second(now.wall),
                 reason: ban.reason.clone(),
             };
+            told.push(BanTold {
+                prefix,
+                service: ban.service.clone(),
+                reason: record.reason.clone(),
+                until: record.until.map(whole_second),
+            });
             self.bans.stage(
                 Change {
                     prefix,
@@ -107,6 +127,7 @@ impl Engine {
             return Err(no_effect(answer.ineffective));
         }
         self.commit_bans(staged)?;
+        self.tell_bans(Kind::Ban, told, peer);
 
         if self.in_force.prepared.policy.mode == Mode::Monitor {
             answer.warnings.push(
@@ -204,6 +225,13 @@ impl Engine {
         tracing::info!(
             %prefix, service = scope.as_deref().unwrap_or(""), by = %Peer::show(peer), "ban taken back"
         );
+        let told = BanTold {
+            prefix,
+            service: scope.clone(),
+            reason: None,
+            until: None,
+        };
+        self.tell_bans(Kind::Unban, vec![told], peer);
         let cover = self.bans.covering(&prefix, scope);
         Ok(Unbanned {
             schema: SCHEMA,
@@ -288,6 +316,13 @@ impl Engine {
         }
         self.bans_dirty = true;
         tracing::debug!(bans = lapsed.len(), "bans ended");
+        let ended = lapsed.iter().map(|(prefix, service)| BanTold {
+            prefix: *prefix,
+            service: service.clone(),
+            reason: None,
+            until: None,
+        });
+        self.tell_bans(Kind::BanEnded, ended.collect(), None);
         // The kernel ignores them already; deleting only frees their room.
         if let Err(error) = self.push_bans(KernelChanges {
             set: Vec::new(),

@@ -27,7 +27,9 @@ use crate::{
         types::{Detached, SCHEMA},
     },
     bans::{BanBook, Protection, SavedBans},
-    kernel::{Attachment, ListContents, SourceSlots, XdpModeChoice},
+    events::{Entry, EventLog, Kind},
+    guard::{self, Neighbours},
+    kernel::{Attachment, ListContents, SourceSlots, XdpMode, XdpModeChoice},
     lists::{ListBook, Overlay},
     state::{History, StateError, Store},
 };
@@ -77,6 +79,11 @@ pub struct Engine {
     pub(super) save_fault: Option<String>,
     /// Slots of the source table that is in use; it is made once.
     pub(super) tracked: u32,
+    pub(super) events: Arc<EventLog>,
+    /// Where those are found who must not be cut off.
+    pub(super) neighbours: Box<dyn Neighbours>,
+    /// The faults that were told as events and have not ended, with the interface that each is about.
+    pub(super) faults: Vec<(Option<String>, String)>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -136,8 +143,12 @@ impl Engine {
 
         let lists = load_lists(&store, &prepared)?;
         let tracked = prepared.policy.source.max_tracked;
+        let events = Arc::new(EventLog::open(store.dir()));
         let in_force = in_force_of(prepared, revision, applied_at, &lists);
         let mut engine = Self {
+            events,
+            neighbours: Box::<guard::System>::default(),
+            faults: Vec::new(),
             rates: Rates::default(),
             backend,
             clock,
@@ -211,6 +222,17 @@ impl Engine {
             }
         }
         self.wanted = interfaces.iter().cloned().collect();
+        for attachment in &attached {
+            let mode = match attachment.xdp_mode {
+                XdpMode::Native => "native",
+                XdpMode::Generic => "generic",
+            };
+            let still = if attachment.reused { " still" } else { "" };
+            let what = format!("attached to {}{still} in {mode} mode", attachment.interface);
+            let mut entry = Entry::new(Kind::Attach, what);
+            entry.interface = Some(attachment.interface.clone());
+            self.tell(entry);
+        }
         self.links.mode = mode;
         Ok(attached)
     }
@@ -272,6 +294,10 @@ impl Engine {
         for interface in targets {
             if self.backend.detach(interface)? {
                 tracing::info!(interface, by = %Peer::show(peer), "detached; enforcement is off here");
+                let what = format!("detached from {interface}; enforcement is off there");
+                let mut entry = Entry::new(Kind::Detach, what).by(peer);
+                entry.interface = Some(interface.clone());
+                self.tell(entry);
                 detached.push(interface.clone());
             }
             self.wanted.remove(interface);

@@ -1,15 +1,21 @@
 //! A kernel half in memory, and clocks that tests set.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
+    io::Write as _,
+    os::{
+        fd::{AsFd as _, BorrowedFd},
+        unix::net::UnixStream,
+    },
     sync::{Arc, Mutex},
     time::Duration,
 };
 
+use gateway_core::image::Notice;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use super::backend::{Backend, Clock, Moment};
+use super::backend::{Backend, Clock, Moment, NoticeSource};
 use crate::{
     kernel::{
         Applied, Attachment, BanEntry, Counter, KernelError, Lever, ListContents, Losses, Pending, Pinned,
@@ -34,6 +40,8 @@ pub(crate) struct Kernel {
     pub(crate) losses: Losses,
     pub(crate) bans: BTreeMap<(IpNet, Option<String>), u64>,
     services: Vec<String>,
+    notices: VecDeque<Notice>,
+    wake: Option<UnixStream>,
     /// The next change is refused with this.
     pub(crate) refuse: Option<&'static str>,
     /// Where what is pinned is said to be.
@@ -85,6 +93,32 @@ impl Kernel {
         self.refuse
             .take()
             .map_or(Ok(()), |why| Err(KernelError::Other(why.into())))
+    }
+}
+
+/// The fake ring; it is woken by a byte on a socket.
+struct FakeNotices(Fake, UnixStream);
+
+impl NoticeSource for FakeNotices {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.1.as_fd()
+    }
+
+    fn take(&mut self, most: usize) -> Vec<Notice> {
+        let mut kernel = self.0.0.lock().unwrap();
+        let count = kernel.notices.len().min(most);
+        kernel.notices.drain(..count).collect()
+    }
+}
+
+impl Fake {
+    /// The packet path announces something.
+    pub(crate) fn announce(&self, notices: impl IntoIterator<Item = Notice>) {
+        let mut kernel = self.0.lock().unwrap();
+        kernel.notices.extend(notices);
+        if let Some(mut wake) = kernel.wake.as_ref() {
+            wake.write_all(&[1]).unwrap();
+        }
     }
 }
 
@@ -249,6 +283,23 @@ impl Backend for Fake {
 
     fn handshake_faults(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    fn notices(&self) -> Result<Box<dyn NoticeSource>, KernelError> {
+        let (wake, woken) = UnixStream::pair().unwrap();
+        woken.set_nonblocking(true).unwrap();
+        self.0.lock().unwrap().wake = Some(wake);
+        Ok(Box::new(FakeNotices(self.clone(), woken)))
+    }
+
+    fn service_name(&self, number: u32) -> Option<String> {
+        let kernel = self.0.lock().unwrap();
+        kernel.services.get(number as usize).cloned()
+    }
+
+    fn interface_name(&self, number: u32) -> Option<String> {
+        let kernel = self.0.lock().unwrap();
+        kernel.attached.keys().nth(number as usize).cloned()
     }
 
     fn bans(&self) -> Result<Vec<BanEntry>, KernelError> {

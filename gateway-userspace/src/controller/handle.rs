@@ -14,6 +14,7 @@ use crate::{
         peer::Peer,
         types::{PolicyApplied, PolicyApplyRequest, PolicyRollbackRequest, PolicyRolledBack, code},
     },
+    events::Entry,
     policy::{PolicyErrors, bounds},
 };
 
@@ -92,13 +93,10 @@ impl Handle {
                 "path must be absolute: list files are relative to its folder",
             ));
         }
-        let within = request.confirm_within_seconds;
+        let (within, force) = (request.confirm_within_seconds, request.force);
         let prepared = off_loop(move || Prepared::from_text(&request.text, &request.path)).await??;
-        self.change(move |engine| match within {
-            None => engine.apply(prepared, Some(peer)),
-            Some(seconds) => engine.apply_within(prepared, seconds, Some(peer)),
-        })
-        .await
+        self.change(move |engine| engine.apply_guarded(prepared, within, force, Some(peer)))
+            .await
     }
 
     /// Takes back the policy that waits for confirmation, or puts an earlier one in force again.
@@ -148,6 +146,16 @@ impl Handle {
             }
             self.save().await;
         }
+    }
+
+    /// Takes an event in.
+    pub(super) async fn tell(&self, entry: Entry) {
+        let told = self.call(move |engine| {
+            engine.tell(entry);
+            Ok(())
+        });
+        // It fails only when the runtime is ending.
+        let _ = told.await;
     }
 
     /// Saves what is not saved yet.

@@ -10,6 +10,7 @@ use crate::{
         peer::Peer,
         types::{LeverRequest, LeverStatus, LeversAnswer, LeversCleared, SCHEMA},
     },
+    events::{Entry, Kind},
     kernel::Lever,
 };
 
@@ -95,6 +96,7 @@ impl Engine {
         levers.retain(|running| !same_place(running, &lever));
         levers.push(lever);
         self.backend.set_levers(&levers)?;
+        self.tell_lever(request, peer);
         match request {
             LeverRequest::Bypass { service, all, .. } => tracing::warn!(
                 service = service.as_deref().unwrap_or(""), all, for_seconds, by = %Peer::show(peer), "bypass is on"
@@ -109,11 +111,34 @@ impl Engine {
         })
     }
 
+    fn tell_lever(&self, request: &LeverRequest, peer: Option<Peer>) {
+        let (what, service) = match request {
+            LeverRequest::Bypass {
+                service, for_seconds, ..
+            } => {
+                let whom = service.as_deref().unwrap_or("everything");
+                (format!("bypass of {whom} for {for_seconds} s"), service.clone())
+            }
+            LeverRequest::Scale {
+                service,
+                percent,
+                for_seconds,
+            } => (
+                format!("limits of {service} at {percent} % for {for_seconds} s"),
+                Some(service.clone()),
+            ),
+        };
+        let mut entry = Entry::new(Kind::Lever, what).by(peer);
+        entry.service = service;
+        self.tell(entry);
+    }
+
     /// Takes every lever off.
     pub fn clear_levers(&mut self, peer: Option<Peer>) -> Result<LeversCleared, Failure> {
         self.none_waits()?;
         let cleared = self.lever_statuses()?;
         self.backend.set_levers(&[])?;
+        self.tell(Entry::new(Kind::Lever, format!("{} levers cleared", cleared.len())).by(peer));
         tracing::info!(levers = cleared.len(), by = %Peer::show(peer), "levers cleared");
         Ok(LeversCleared {
             schema: SCHEMA,

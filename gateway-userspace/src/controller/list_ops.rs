@@ -19,6 +19,7 @@ use crate::{
             ListStatus, ListsAnswer, SCHEMA, TemporaryPrefix,
         },
     },
+    events::{Entry, Kind},
     lists::{Edit, Edited, Overlay},
     policy::model::List,
 };
@@ -140,7 +141,7 @@ impl Engine {
                 max_change_percent,
                 force: request.force,
             },
-            "replaced",
+            ("replaced", request.force),
             peer,
         )
     }
@@ -162,7 +163,12 @@ impl Engine {
                 )));
             }
         };
-        self.edit_list(name, Edit::Add { prefixes, until }, "added to", peer)
+        self.edit_list(
+            name,
+            Edit::Add { prefixes, until },
+            ("added to", request.force),
+            peer,
+        )
     }
 
     /// `POST /v1/lists/{name}/remove`.
@@ -173,7 +179,12 @@ impl Engine {
         peer: Option<Peer>,
     ) -> Result<ListChanged, Failure> {
         let prefixes = some(&request.prefixes)?;
-        self.edit_list(name, Edit::Remove { prefixes }, "removed from", peer)
+        self.edit_list(
+            name,
+            Edit::Remove { prefixes },
+            ("removed from", request.force),
+            peer,
+        )
     }
 
     fn wall_after(&self, seconds: u64) -> Result<Timestamp, Failure> {
@@ -186,7 +197,7 @@ impl Engine {
         &mut self,
         name: &str,
         edit: Edit,
-        what: &str,
+        (what, force): (&str, bool),
         peer: Option<Peer>,
     ) -> Result<ListChanged, Failure> {
         self.none_waits()?;
@@ -208,8 +219,16 @@ impl Engine {
         if added + removed > 0 {
             let mut contents = self.lists.contents(&self.in_force.prepared.base);
             contents.insert(name.to_owned(), content);
+            self.guard_list(name, &contents, force, peer)?;
             self.apply_lists(&contents)?;
         }
+        let mut entry = Entry::new(
+            Kind::List,
+            format!("list {name} {what}: {added} prefixes in, {removed} out"),
+        )
+        .by(peer);
+        entry.list = Some(name.to_owned());
+        self.tell(entry);
         tracing::info!(
             list = name, revision = overlay.revision, added, removed, by = %Peer::show(peer), "list {what}"
         );
@@ -233,6 +252,11 @@ impl Engine {
         let changed = self.lists.expire(now);
         if !changed.is_empty() {
             tracing::info!(lists = changed.join(" "), "temporary prefixes ended");
+            for name in &changed {
+                let mut entry = Entry::new(Kind::List, format!("temporary prefixes of list {name} ended"));
+                entry.list = Some(name.clone());
+                self.tell(entry);
+            }
             self.lists_dirty.extend(changed);
         } else if !self.lists_behind {
             return;

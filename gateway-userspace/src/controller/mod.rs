@@ -13,13 +13,16 @@
 pub mod backend;
 mod ban_ops;
 pub mod engine;
+mod event_ops;
 mod filecheck;
+mod guard_ops;
 mod handle;
 mod lever_ops;
 mod links;
 mod list_ops;
 mod listen;
 pub mod logging;
+mod notices;
 pub mod policy_ops;
 mod prepare;
 mod rates;

@@ -20,6 +20,7 @@ use crate::{
         },
     },
     bans::Protection,
+    events::{Entry, Kind},
     kernel::{Applied, KernelError, Lever},
     state::{History, Outcome, PolicyState, Revision, StateError},
 };
@@ -57,7 +58,7 @@ impl Engine {
     /// The policy file, read anew (SIGHUP), is put in force.
     pub fn reload(&mut self, file: Prepared) -> Result<PolicyApplied, Failure> {
         // The file counts as read only when it is in force: one that needs a restart is taken by the restart.
-        self.apply(file, None)
+        self.apply_guarded(file, None, true, None)
     }
 
     /// Puts a policy in force for good. On any failure the old one stays.
@@ -174,6 +175,16 @@ impl Engine {
         for warning in &answer.warnings {
             tracing::warn!("{warning}");
         }
+        let path = &self.in_force.prepared.path;
+        let what = match how.within {
+            None => format!("policy revision {revision} of {path} is in force"),
+            Some(seconds) => {
+                format!(
+                    "policy revision {revision} of {path} is in force, to be confirmed within {seconds} s"
+                )
+            }
+        };
+        self.tell_policy(revision, what, peer);
         Ok(answer)
     }
 
@@ -284,6 +295,7 @@ impl Engine {
             .confirm(revision, whole_second(self.clock.now().wall));
         let warnings: Vec<String> = self.write_down().into_iter().collect();
         tracing::info!(revision, by = %Peer::show(peer), "policy confirmed");
+        self.tell_policy(revision, format!("policy revision {revision} is confirmed"), peer);
         Ok(PolicyConfirmed {
             schema: SCHEMA,
             revision,
@@ -349,6 +361,9 @@ impl Engine {
             revision = taken_back, in_force = self.in_force.revision, by = %Peer::show(peer),
             "policy taken back before it was confirmed"
         );
+        let back = self.in_force.revision;
+        let what = format!("policy revision {taken_back} is taken back; revision {back} is in force");
+        self.tell_policy(back, what, peer);
         Ok(self.rolled_back(taken_back, None, warnings))
     }
 
@@ -399,6 +414,10 @@ impl Engine {
             in_force = self.in_force.revision,
             "policy reverted: nobody confirmed it in time"
         );
+        let back = self.in_force.revision;
+        let what =
+            format!("policy revision {reverted} was not confirmed in time; revision {back} is in force");
+        self.tell_policy(back, what, None);
     }
 
     /// The books follow the kernel back to the policy before; returns what did not go well.
@@ -416,6 +435,12 @@ impl Engine {
             warnings.push(warning);
         }
         warnings
+    }
+
+    fn tell_policy(&self, revision: u64, what: String, peer: Option<Peer>) {
+        let mut entry = Entry::new(Kind::Policy, what).by(peer);
+        entry.revision = Some(revision);
+        self.tell(entry);
     }
 
     /// A failure while a policy waits: a change now would overwrite the one to go back to.

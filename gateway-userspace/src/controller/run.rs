@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{
-    backend::{Backend, SystemClock},
+    backend::{Backend, NoticeSource, SystemClock},
     engine::{Engine, Parts, StartError},
     handle::Handle,
     listen::{ControlSocket, ListenError, bind_web},
@@ -23,6 +23,7 @@ use crate::{
         server::{serve_tcp, serve_unix},
         web,
     },
+    events::{Entry, Kind},
     kernel::{Attachment, Dataplane, KernelError, Opened, XdpMode, XdpModeChoice},
     notify,
     policy::PolicyErrors,
@@ -148,6 +149,10 @@ pub fn run(mut options: RunOptions) -> Result<(), RunError> {
     for fault in engine.handshake_faults() {
         tracing::warn!("{fault}");
     }
+    engine.warn_of_lock_outs();
+    let version = env!("CARGO_PKG_VERSION");
+    engine.tell(Entry::new(Kind::Started, format!("weir {version} started")));
+    let notices = engine.notices()?;
 
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
@@ -165,7 +170,8 @@ pub fn run(mut options: RunOptions) -> Result<(), RunError> {
             tokio::net::UnixListener::from_std(control).map_err(system("serve the control socket"))?;
         let web = tokio::net::TcpListener::from_std(web).map_err(system("serve --listen"))?;
         let status = format!("enforcing on {}", interfaces.join(", "));
-        serve(&handle, control, web, signals, &status, began, &options).await
+        let listeners = (control, web, notices);
+        serve(&handle, listeners, signals, &status, began, &options).await
     });
     drop(socket);
     stopped?;
@@ -259,10 +265,16 @@ impl Signals {
     }
 }
 
+/// Where requests and notices come from.
+type Sources = (
+    tokio::net::UnixListener,
+    tokio::net::TcpListener,
+    Box<dyn NoticeSource>,
+);
+
 async fn serve(
     handle: &Handle,
-    control: tokio::net::UnixListener,
-    web: tokio::net::TcpListener,
+    (control, web, notices): Sources,
     mut signals: Signals,
     status: &str,
     began: Instant,
@@ -276,6 +288,7 @@ async fn serve(
         stopping.clone(),
     ));
     let web = tokio::spawn(serve_tcp(web, web::router(handle.clone()), stopping.clone()));
+    let notices = tokio::spawn(super::notices::follow(handle.clone(), notices, stopping.clone()));
     let watchdog = tokio::spawn(watchdog(handle.clone()));
 
     let revision = handle.call(|engine| Ok(engine.revision())).await?;
@@ -292,6 +305,7 @@ async fn serve(
                 notify::reloading();
                 tracing::info!(policy = %options.policy.display(), "SIGHUP: reading the policy file again");
                 if let Err(failure) = handle.reload().await {
+                    handle.tell(Entry::new(Kind::PolicyRefused, format!("the policy file is not put in force: {failure}"))).await;
                     // A single one is in the failure's own sentence.
                     for line in failure.details.iter().filter(|_| failure.details.len() > 1) {
                         tracing::error!("{line}");
@@ -305,10 +319,19 @@ async fn serve(
     tracing::info!(signal, "stopping");
     notify::stopping();
     watchdog.abort();
+    // Before the listeners end: followers are told, and go.
+    let closed = handle.call(|engine| {
+        engine.close_events();
+        Ok(())
+    });
+    let _ = closed.await;
     // The receivers are gone only when their tasks have ended already.
     let _ = stop.send(true);
     for task in [control, web, upkeep] {
         let _ = task.await;
+    }
+    if let Ok(Err(error)) = notices.await {
+        tracing::error!(%error, "what the kernel announced could not be heard");
     }
     Ok(())
 }

@@ -272,6 +272,7 @@ impl Engine {
             lists,
             slots: self.cached_slots()?,
             losses: self.backend.losses()?,
+            lost_events: self.events.lost(),
             bans: self.bans.len() as u64,
             revision: self.in_force.revision,
             sha256: self.in_force.prepared.sha256.clone(),

@@ -48,11 +48,16 @@ impl Engine {
             self.write_down();
         }
         self.look_after_links();
+        self.watch_faults();
+        self.events.tick(self.clock.now());
         let now = self.clock.now();
         if now.ns >= self.rates.due_ns() {
             self.sample();
         }
         let mut next = self.rates.due_ns();
+        if let Some(due) = self.events.due_ns() {
+            next = next.min(due);
+        }
         if let Some(end) = self.bans.next_end() {
             next = next.min(end);
         }

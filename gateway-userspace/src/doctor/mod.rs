@@ -8,7 +8,7 @@ mod drivers;
 mod ethtool;
 mod features;
 mod interface;
-mod netlink;
+pub(crate) mod netlink;
 pub(crate) mod stranger;
 mod survey;
 mod system;

@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     os::fd::{AsRawFd as _, OwnedFd},
 };
 
@@ -27,6 +28,8 @@ const NETDEV_A_DEV_XDP_FEATURES: u16 = 3;
 const ATTRIBUTE_TYPE: u16 = 0x3fff;
 const HEADER: usize = 16;
 const IFINFO: usize = 16;
+/// Bytes of a route's fixed part.
+const RTMSG: usize = 12;
 const GENL: usize = 4;
 /// The kernel fills at most 32 KiB a message in a dump.
 const BUFFER: usize = 64 * 1024;
@@ -142,6 +145,59 @@ fn device_features(body: &[u8]) -> Option<(u32, XdpFeatures)> {
         }
     }
     Some((index?, XdpFeatures(features?)))
+}
+
+/// The default gateways of every routing table, both families; next hops of several, too.
+pub(crate) fn gateways() -> io::Result<Vec<IpAddr>> {
+    let mut body = vec![0; RTMSG];
+    body[0] = libc::AF_UNSPEC as u8;
+    let answers = ask(
+        SockProtocol::NetlinkRoute,
+        libc::RTM_GETROUTE,
+        NLM_F_REQUEST | NLM_F_DUMP,
+        &body,
+    )?;
+    let routes = answers.iter().filter(|(kind, _)| *kind == libc::RTM_NEWROUTE);
+    let mut found: Vec<IpAddr> = routes.flat_map(|(_, body)| gateways_of(body)).collect();
+    found.sort();
+    found.dedup();
+    Ok(found)
+}
+
+/// The next hops of a route, if it is a default route.
+fn gateways_of(body: &[u8]) -> Vec<IpAddr> {
+    const PREFIX_LENGTH: usize = 1;
+    let mut found = Vec::new();
+    if body.len() < RTMSG || body[PREFIX_LENGTH] != 0 {
+        return found;
+    }
+    for (kind, value) in attributes(&body[RTMSG..]) {
+        if kind == libc::RTA_MULTIPATH {
+            let mut hops = value;
+            // A length, two bytes of flags, the interface, and attributes of its own.
+            while let Some(length) = u16_of(hops).map(usize::from).filter(|length| *length >= 8) {
+                let Some(hop) = hops.get(8..length) else { break };
+                found.extend(attributes(hop).filter_map(|(kind, value)| gateway(kind, value)));
+                hops = hops.get(length.next_multiple_of(4)..).unwrap_or_default();
+            }
+        } else {
+            found.extend(gateway(kind, value));
+        }
+    }
+    found
+}
+
+fn gateway(kind: u16, value: &[u8]) -> Option<IpAddr> {
+    let address = match kind {
+        libc::RTA_GATEWAY => value,
+        // A next hop of the other family: that family in front.
+        libc::RTA_VIA => value.get(2..)?,
+        _ => return None,
+    };
+    <[u8; 4]>::try_from(address)
+        .map(IpAddr::from)
+        .or_else(|_| <[u8; 16]>::try_from(address).map(IpAddr::from))
+        .ok()
 }
 
 /// One request and every message of its answer, as (type, body).
@@ -385,6 +441,33 @@ mod tests {
         message.extend((-libc::ENOENT).to_ne_bytes());
         let error = read_messages(&message, &mut Vec::new()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn gateways_are_those_of_default_routes() {
+        let mut route = vec![0; RTMSG];
+        attribute(&mut route, libc::RTA_GATEWAY, &[192, 0, 2, 1]);
+        assert_eq!(gateways_of(&route), [IpAddr::from([192, 0, 2, 1])]);
+        route[1] = 24;
+        assert!(gateways_of(&route).is_empty(), "a route to a network");
+
+        let mut hops = Vec::new();
+        for last in [1, 2] {
+            let mut hop = vec![0; 8];
+            attribute(&mut hop, libc::RTA_GATEWAY, &[198, 51, 100, last]);
+            let length = hop.len() as u16;
+            hop[..2].copy_from_slice(&length.to_ne_bytes());
+            hops.extend(hop);
+        }
+        let mut route = vec![0; RTMSG];
+        attribute(&mut route, libc::RTA_MULTIPATH, &hops);
+        let mut via = vec![libc::AF_INET6 as u8, 0, 0xfe, 0x80];
+        via.resize(17, 0);
+        via.push(1);
+        attribute(&mut route, libc::RTA_VIA, &via);
+        let found: Vec<String> = gateways_of(&route).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["198.51.100.1", "198.51.100.2", "fe80::1"]);
+        assert!(gateways_of(&[0; 5]).is_empty());
     }
 
     #[test]

@@ -147,6 +147,7 @@ impl Dataplane {
             overflow: read(Event::Overflow)?,
             lost_race: read(Event::LostRace)?,
             uncounted: read(Event::Uncounted)?,
+            notice: read(Event::Unnoticed)?,
         })
     }
 

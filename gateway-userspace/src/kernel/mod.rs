@@ -10,6 +10,7 @@ mod counters;
 mod established;
 mod handshakes;
 mod nested;
+mod notices;
 mod object;
 mod pending;
 mod pins;
@@ -40,7 +41,7 @@ use self::{
     state::State,
     sys::Map,
 };
-pub use self::{testrun::TestProgram, types::*};
+pub use self::{notices::Notices, testrun::TestProgram, types::*};
 use crate::policy::model::Source;
 
 /// The effective content of every list, by name: policy, files and live changes together.

@@ -123,6 +123,9 @@ pub struct Losses {
     pub lost_race: u64,
     /// Packets that could not be counted under their series (an internal fault; must be 0).
     pub uncounted: u64,
+    /// Notices of blocks that did not fit the ring.
+    #[serde(default)]
+    pub notice: u64,
 }
 
 /// How full the source table is.

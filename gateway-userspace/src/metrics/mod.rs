@@ -38,6 +38,8 @@ pub struct Observed {
     pub slots: SourceSlots,
     /// What was lost.
     pub losses: Losses,
+    /// Events above the rate, which were only counted.
+    pub lost_events: u64,
     /// Bans in force.
     pub bans: u64,
     /// The policy's revision.
@@ -166,11 +168,13 @@ fn table(observed: &Observed) -> Vec<MetricFamily> {
         ),
         family(
             "weir_lost_total",
-            "What was lost: packets refused because every try at a bucket lost its race, and packets not counted.",
+            "What was lost: packets refused because every try at a bucket lost its race, packets not counted, notices of blocks that did not fit the ring, events above the rate.",
             MetricType::COUNTER,
             vec![
                 counter_of(losses.lost_race, &[("what", "lost_race")]),
                 counter_of(losses.uncounted, &[("what", "uncounted")]),
+                counter_of(losses.notice, &[("what", "notice")]),
+                counter_of(observed.lost_events, &[("what", "event")]),
             ],
         ),
     ]
@@ -274,7 +278,9 @@ mod tests {
                 overflow: 1,
                 lost_race: 2,
                 uncounted: 0,
+                notice: 3,
             },
+            lost_events: 4,
             bans: 4,
             revision: 12,
             sha256: "ab".into(),
@@ -294,6 +300,8 @@ mod tests {
             r#"weir_policy_info{revision="12",sha256="ab"} 1"#,
             r#"weir_lost_total{what="lost_race"} 2"#,
             r#"weir_lost_total{what="uncounted"} 0"#,
+            r#"weir_lost_total{what="notice"} 3"#,
+            r#"weir_lost_total{what="event"} 4"#,
             "# TYPE weir_packets_total counter",
             "# TYPE weir_bans gauge",
         ] {

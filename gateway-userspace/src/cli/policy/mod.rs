@@ -64,6 +64,9 @@ pub(crate) enum Command {
         /// lists and the levers are refused; bans are not.
         #[arg(long, value_name = "TIME", value_parser = args::confirm_time)]
         confirm_within: Option<u64>,
+        /// Even when it cuts off an SSH session, this host or its gateway
+        #[arg(long)]
+        force: bool,
     },
     /// Keep the policy that waits for confirmation
     Confirm,
@@ -86,7 +89,11 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     match args.command {
         Command::Check { file } => context.show(&check::check(&file)?.summary, summary_text)?,
         Command::Diff { file } => diff::run(&file, context)?,
-        Command::Apply { file, confirm_within } => apply(&file, confirm_within, context)?,
+        Command::Apply {
+            file,
+            confirm_within,
+            force,
+        } => apply(&file, confirm_within, force, context)?,
         Command::Confirm => {
             let confirmed: PolicyConfirmed = context
                 .client()
@@ -120,7 +127,7 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn apply(file: &Path, confirm_within: Option<u64>, context: &Context) -> Result<(), Failure> {
+fn apply(file: &Path, confirm_within: Option<u64>, force: bool, context: &Context) -> Result<(), Failure> {
     // Here too, so that an invalid policy is refused with its places even where no controller runs.
     let Checked { loaded, summary, .. } = check::check(file)?;
     let path = path::absolute(file).map_err(|error| {
@@ -138,6 +145,7 @@ fn apply(file: &Path, confirm_within: Option<u64>, context: &Context) -> Result<
         text: loaded.text,
         path: path.to_owned(),
         confirm_within_seconds: confirm_within,
+        force,
     };
     let applied: PolicyApplied = context.client().post("/v1/policy/apply", &request)?;
     warn(context, &applied.warnings);

@@ -1,6 +1,8 @@
 //! The controller over a fake kernel: its rules, and its socket with real HTTP.
 
+mod events;
 mod faults;
+mod guards;
 mod pending;
 mod rules;
 mod socket;
@@ -17,6 +19,7 @@ use super::{
 };
 use crate::{
     api::types::{BanRequest, BansRequest},
+    guard::{Guarded, Neighbours},
     kernel::XdpModeChoice,
     state::Store,
 };
@@ -50,6 +53,16 @@ pub(super) struct Bench {
     pub(super) dir: tempfile::TempDir,
     pub(super) kernel: Fake,
     pub(super) clock: FakeClock,
+    pub(super) guarded: Vec<Guarded>,
+}
+
+/// Those whom a test names, and nobody else.
+struct Nobody(Vec<Guarded>);
+
+impl Neighbours for Nobody {
+    fn look(&mut self) -> Vec<Guarded> {
+        self.0.clone()
+    }
 }
 
 impl Bench {
@@ -58,6 +71,7 @@ impl Bench {
             dir: tempfile::tempdir().unwrap(),
             kernel: Fake::default(),
             clock: FakeClock::default(),
+            guarded: Vec::new(),
         };
         bench.kernel.0.lock().unwrap().clock = bench.clock.clone();
         bench.write_policy(POLICY);
@@ -83,6 +97,7 @@ impl Bench {
             policy_file: self.policy_file(),
         };
         let mut engine = Engine::start(parts, choice).unwrap();
+        engine.neighbours = Box::new(Nobody(self.guarded.clone()));
         engine.attach(&["lan0".to_owned()], XdpModeChoice::Auto).unwrap();
         engine.save_policy().unwrap();
         engine

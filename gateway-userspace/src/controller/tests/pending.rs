@@ -95,6 +95,7 @@ fn only_bans_change_while_a_policy_waits() {
             &ListAddRequest {
                 prefixes: vec!["203.0.113.9".into()],
                 for_seconds: Some(30),
+                force: false,
             },
             None,
         )
@@ -106,6 +107,7 @@ fn only_bans_change_while_a_policy_waits() {
     let add = ListAddRequest {
         prefixes: vec!["203.0.113.10".into()],
         for_seconds: None,
+        force: false,
     };
     refused(engine.list_add("blocklist", &add, None));
     let scale = LeverRequest::Scale {

@@ -232,6 +232,7 @@ fn upkeep_lets_bans_and_temporary_prefixes_go_on_time() {
     let add = ListAddRequest {
         prefixes: vec!["100.64.0.0/10".into()],
         for_seconds: Some(4),
+        force: false,
     };
     engine.list_add("blocklist", &add, None).unwrap();
     save(&mut engine);
@@ -300,6 +301,7 @@ fn a_list_is_fed_live_within_its_bounds() {
     let add = ListAddRequest {
         prefixes: (0..5).map(|n| format!("101.{n}.0.0/16")).collect(),
         for_seconds: None,
+        force: false,
     };
     assert_eq!(
         engine.list_add("blocklist", &add, None).unwrap_err().code,
@@ -307,6 +309,7 @@ fn a_list_is_fed_live_within_its_bounds() {
     );
     let remove = ListRemoveRequest {
         prefixes: vec!["100.64.0.0/10".into()],
+        force: false,
     };
     assert_eq!(
         engine
@@ -320,6 +323,7 @@ fn a_list_is_fed_live_within_its_bounds() {
     let one = ListAddRequest {
         prefixes: vec!["101.0.0.0/16".into()],
         for_seconds: None,
+        force: false,
     };
     assert!(engine.list_add("blocklist", &one, None).is_err());
     assert_eq!(
@@ -415,6 +419,7 @@ fn status_tells_rates_reasons_and_what_is_wrong() {
         overflow: 3,
         lost_race: 0,
         uncounted: 1,
+        ..Losses::default()
     };
     bench
         .kernel

@@ -65,6 +65,7 @@ fn a_damaged_state_never_stops_a_start() {
     let add = ListAddRequest {
         prefixes: vec!["203.0.113.9".into()],
         for_seconds: None,
+        force: false,
     };
     engine.list_add("blocklist", &add, None).unwrap();
     save(&mut engine);
