@@ -99,13 +99,10 @@ fn a_policy_that_cannot_be_saved_is_saved_later() {
         applied.warnings
     );
     assert!(problems(&mut engine).contains("not saved"));
-    let pending = engine.take_unsaved().unwrap();
-    let result = pending.write();
-    assert!(result.is_err());
-    engine.saved(pending, result);
+    engine.upkeep();
     assert!(problems(&mut engine).contains("not saved"), "still");
     fs::remove_dir(&in_the_way).unwrap();
-    save(&mut engine);
+    engine.upkeep();
     assert!(!problems(&mut engine).contains("not saved"));
     drop(engine);
     let store = Store::open(&state).unwrap();
