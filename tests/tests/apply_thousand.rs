@@ -69,6 +69,8 @@ fn a_thousand_applies_explain_every_packet() -> Result<()> {
         let request = PolicyApplyRequest {
             text: policies[at as usize % 2].clone(),
             path: path.clone(),
+            confirm_within_seconds: None,
+            force: false,
         };
         let applied: PolicyApplied = client
             .post("/v1/policy/apply", &request)
