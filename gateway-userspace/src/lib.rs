@@ -7,6 +7,8 @@ pub mod compile;
 pub mod controller;
 pub mod doctor;
 pub mod events;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod guard;
 pub mod kernel;
 pub mod lists;

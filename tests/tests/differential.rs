@@ -199,7 +199,6 @@ fn plausible_frames() {
         "trust",
         "ban",
         "list",
-        "block",
         "source_packets",
         "source_connections",
         "class_packets",

@@ -2,6 +2,7 @@
 
 mod call;
 mod dist;
+mod fuzz;
 mod kernels;
 mod lab;
 mod licences;
@@ -54,6 +55,10 @@ enum Command {
     /// The kernels are those that the distribution packages as cloud images (Debian and its kin, x86-64). They are
     /// fetched once, into target/kernels, and not installed. Needs no root, once the tools are there.
     TestKernels(kernels::Options),
+    /// Run the fuzz targets, ten million executions each unless told otherwise
+    ///
+    /// Needs a C++ compiler, for libFuzzer. What is found is kept in target/fuzz.
+    Fuzz(fuzz::Options),
     /// Show Weir at work: shoppers, bots and a storefront in network namespaces of this machine
     ///
     /// Needs root, or sudo without a password. Takes under two minutes and leaves nothing behind.
@@ -108,6 +113,7 @@ fn run(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Test(options) => test::test(&options),
+        Command::Fuzz(options) => fuzz::fuzz(&options),
         Command::TestKernels(options) => kernels::test_kernels(&options),
         Command::Demo { keep, args } => {
             let keep = keep.then(|| "--keep".to_owned());

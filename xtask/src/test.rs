@@ -5,7 +5,7 @@ use clap::Args;
 
 use crate::{
     call::Call,
-    kernels, licences,
+    fuzz, kernels, licences,
     rights::Rights,
     setup::{self, Mode, Scope},
     tally::Tally,
@@ -59,6 +59,10 @@ pub(crate) fn test(options: &Options) -> Result<()> {
         "xtask",
     ]);
     tests += run("host tests", &host.args(filter), &mut tally)?;
+    if filter.is_none() && !options.quick {
+        headline("fuzz targets, bounded");
+        fuzz::bounded(&mut tally);
+    }
     if !options.quick {
         tests += kernel_tests(filter, rights, &mut tally)?;
     }

@@ -2,6 +2,7 @@
 
 mod body;
 pub mod error;
+mod name;
 pub(crate) mod peer;
 pub mod prefix;
 mod revisions;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use axum::{
     Extension, Json, Router,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{Query, State, rejection::QueryRejection},
     http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
     routing::{MethodRouter, delete, get, post},
@@ -23,6 +24,7 @@ use serde::Serialize;
 use self::{
     body::JsonBody,
     error::Failure,
+    name::Name,
     peer::Peer,
     types::{
         BansRequest, DetachRequest, EventsAnswer, EventsQuery, LeverRequest, ListAddRequest,
@@ -168,13 +170,13 @@ async fn unban(
     answer(at.change(move |engine| engine.unban(&request, Some(peer))).await)
 }
 
-async fn show_list(State(at): Get, Path(name): Path<String>) -> Response {
+async fn show_list(State(at): Get, Name(name): Name) -> Response {
     answer(at.call(move |engine| engine.show_list(&name)).await)
 }
 
 async fn list_replace(
     State(at): Get,
-    Path(name): Path<String>,
+    Name(name): Name,
     Extension(peer): Who,
     JsonBody(request): JsonBody<ListReplaceRequest, 64>,
 ) -> Response {
@@ -186,7 +188,7 @@ async fn list_replace(
 
 async fn list_add(
     State(at): Get,
-    Path(name): Path<String>,
+    Name(name): Name,
     Extension(peer): Who,
     JsonBody(request): JsonBody<ListAddRequest, 64>,
 ) -> Response {
@@ -198,7 +200,7 @@ async fn list_add(
 
 async fn list_remove(
     State(at): Get,
-    Path(name): Path<String>,
+    Name(name): Name,
     Extension(peer): Who,
     JsonBody(request): JsonBody<ListRemoveRequest, 64>,
 ) -> Response {

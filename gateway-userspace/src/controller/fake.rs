@@ -353,3 +353,33 @@ impl Clock for FakeClock {
         "test-boot".into()
     }
 }
+
+/// A controller over it whose state is in a folder, and who has nobody to guard.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn engine(
+    state: &std::path::Path,
+    policy: &std::path::Path,
+) -> Result<super::engine::Engine, super::engine::StartError> {
+    struct Nobody;
+    impl crate::guard::Neighbours for Nobody {
+        fn look(&mut self) -> Vec<crate::guard::Guarded> {
+            Vec::new()
+        }
+    }
+    let (kernel, clock) = (Fake::default(), FakeClock::default());
+    kernel.0.lock().unwrap().clock = clock.clone();
+    let store = Arc::new(crate::state::Store::open(state)?);
+    let file = super::prepare::Prepared::from_file(policy).unwrap();
+    let choice = super::start::Choice::of(&store, file)?;
+    let mut engine = super::engine::Engine::start(
+        super::engine::Parts {
+            backend: Box::new(kernel),
+            clock: Arc::new(clock),
+            store,
+            policy_file: policy.to_owned(),
+        },
+        choice,
+    )?;
+    engine.neighbours = Box::new(Nobody);
+    Ok(engine)
+}

@@ -32,11 +32,21 @@ pub mod start;
 mod status;
 mod upkeep;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
+#[cfg_attr(
+    not(test),
+    allow(
+        clippy::unwrap_used,
+        dead_code,
+        reason = "the kernel half of tests; fuzz targets use some of it"
+    )
+)]
 mod fake;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::fake::engine as fake_engine;
 pub use self::{
     handle::Handle,
     listen::ListenError,
