@@ -67,6 +67,15 @@ fn main() -> Result<()> {
         "big" => "bpfeb-unknown-none",
         _ => "bpfel-unknown-none",
     };
+    build(toolchain, target, &[], OBJECT)?;
+    if env::var_os("CARGO_FEATURE_LRU").is_some() {
+        build(toolchain, target, &["--features", "lru"], "weir-ebpf-lru")?;
+    }
+    Ok(())
+}
+
+/// Builds the kernel half with more arguments, and leaves the object under a name.
+fn build(toolchain: &str, target: &str, more: &[&str], name: &str) -> Result<()> {
     let out_dir = env::var("OUT_DIR")?;
     // Apart from the outer build's directory: cargo holds a lock on that one while this script runs.
     let target_dir = Path::new(&out_dir).join("bpf");
@@ -85,6 +94,7 @@ fn main() -> Result<()> {
     cargo
         .args(["--release", "--locked", "--target", target, "--target-dir"])
         .arg(&target_dir);
+    cargo.args(more);
     if has_rust_src(toolchain) {
         cargo.args(["-Z", "build-std=core"]);
     } else {
@@ -114,7 +124,7 @@ fn main() -> Result<()> {
         }
     }
     let built = target_dir.join(target).join("release").join(OBJECT);
-    fs::copy(&built, Path::new(&out_dir).join(OBJECT))
+    fs::copy(&built, Path::new(&out_dir).join(name))
         .with_context(|| format!("no object at {}", built.display()))?;
     Ok(())
 }

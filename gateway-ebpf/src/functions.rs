@@ -22,7 +22,7 @@ use crate::{
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn weir_tidy(element: *mut Element, now_ns: u64) -> u32 {
-    if !element.is_null() {
+    if !element.is_null() && cfg!(not(feature = "lru")) {
         line::tidy(&MapLine::new(element), now_ns);
     }
     0
@@ -59,7 +59,11 @@ extern "C" fn weir_charge_once(
         return Charge::Refused as u32;
     }
     let amount = Amount::from_bits(amount);
-    line::charge_once(&MapLine::new(element), &MapVersions, spec, hash, now_ns, amount) as u32
+    #[cfg(feature = "lru")]
+    let charge = crate::lru::charge_once(spec, hash, now_ns, amount);
+    #[cfg(not(feature = "lru"))]
+    let charge = line::charge_once(&MapLine::new(element), &MapVersions, spec, hash, now_ns, amount);
+    charge as u32
 }
 
 /// [`line::blocked`]; the number of a [`Blocked`].

@@ -16,6 +16,8 @@ mod environment;
 mod frame;
 mod functions;
 mod groups;
+#[cfg(feature = "lru")]
+mod lru;
 mod maps;
 mod proofs;
 mod sockets;
@@ -28,13 +30,14 @@ use aya_ebpf::{
         xdp_action::{XDP_DROP, XDP_PASS},
         xdp_md,
     },
+    helpers::generated::bpf_get_prandom_u32,
     macros::{classifier, sock_ops, xdp},
     programs::{SockOpsContext, TcContext, XdpContext},
 };
 use gateway_core::{
     frame::Frame as _,
     judge,
-    packet::{Malformed, Packet},
+    packet::{Malformed, Network, Packet},
     parse::parse,
     verdict::Verdict,
 };
@@ -120,7 +123,18 @@ fn run(context: &XdpContext, length: u32, parse: extern "C" fn(*mut xdp_md, *mut
     let mut place = MaybeUninit::<PacketPlace>::zeroed();
     let judgement = if parse(context.ctx, place.as_mut_ptr()) == PARSED {
         // SAFETY: the function has written a packet.
-        judge::judge_packet(&environment, unsafe { &*place.as_ptr().cast::<Packet>() })
+        let packet = unsafe { &mut *place.as_mut_ptr().cast::<Packet>() };
+        if maps::spread() != 0 {
+            // Of a benchmark: the word that names an IPv4 source, and the /64 of an IPv6 one.
+            let word = if matches!(packet.network, Network::V6) {
+                1
+            } else {
+                0
+            };
+            // SAFETY: takes nothing, gives a number.
+            packet.source[word] ^= unsafe { bpf_get_prandom_u32() } & maps::spread();
+        }
+        judge::judge_packet(&environment, packet)
     } else {
         judge::judge_malformed(&environment, Malformed::BadHeader)
     };

@@ -91,6 +91,12 @@ pub(crate) static BANS_V6: LpmTrie<[u32; 5], [u32; 2], 1_048_576> = LpmTrie::new
 #[btf_map]
 pub(crate) static SOURCES: Array<[u64; 8], 131_072, { BPF_F_MMAPABLE as usize }> = Array::new();
 
+/// What `docs/source-table.md` compares the source table with: an entry a bucket, evicted when others come.
+#[cfg(feature = "lru")]
+#[btf_map]
+pub(crate) static LRU: aya_ebpf::btf_maps::LruHashMap<u64, u64, 1_048_576> =
+    aya_ebpf::btf_maps::LruHashMap::new();
+
 /// Totals and overflow buckets: one cell a cache line.
 #[btf_map]
 pub(crate) static SHARED: Array<[u64; 8], { BUCKETS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
@@ -142,6 +148,10 @@ static INTERFACE: u32 = 0;
 #[unsafe(no_mangle)]
 static TEST_CLOCK: u32 = 0;
 
+/// Bits of the source that a benchmark wants random in every run; 0 in every other program.
+#[unsafe(no_mangle)]
+static SPREAD: u32 = 0;
+
 /// A constant that userspace has filled in. The verifier sees its value and prunes what it rules out.
 macro_rules! constant {
     ($name:ident, $function:ident, $type:ty) => {
@@ -157,3 +167,4 @@ constant!(HASH_KEY, hash_key, [u64; 4]);
 constant!(LINES, lines, u32);
 constant!(INTERFACE, interface, u32);
 constant!(TEST_CLOCK, test_clock, u32);
+constant!(SPREAD, spread, u32);

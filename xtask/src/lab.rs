@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Builds `weir` and the program, and becomes the program, as root.
-pub(crate) fn become_program(program: &str, args: &[String]) -> Result<()> {
+pub(crate) fn become_program(program: &str, features: &[&str], args: &[String]) -> Result<()> {
     setup::setup(Scope::Everything, Mode::Quiet)?;
     let rights = Rights::of_this_process();
     if rights == Rights::None {
@@ -28,6 +28,7 @@ pub(crate) fn become_program(program: &str, args: &[String]) -> Result<()> {
         "--bin",
         program,
     ])
+    .args(features.iter().flat_map(|feature| ["--features", feature]))
     .run()?;
     let path = target_dir()?.join("release").join(program);
     let mut call = Call::new(path.to_string_lossy(), args).env("WEIR_BIN", weir.to_string_lossy());

@@ -72,6 +72,9 @@ enum Command {
     },
     /// Measure nanoseconds per packet; needs root, or sudo without a password
     Bench {
+        /// Instead, compare the source table with an `LRU_HASH`, and simulate attackers that fill its lines
+        #[arg(long)]
+        table: bool,
         /// Passed on to the benchmark
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
@@ -117,9 +120,10 @@ fn run(command: Command) -> Result<()> {
         Command::TestKernels(options) => kernels::test_kernels(&options),
         Command::Demo { keep, args } => {
             let keep = keep.then(|| "--keep".to_owned());
-            lab::become_program("demo", &keep.into_iter().chain(args).collect::<Vec<_>>())
+            lab::become_program("demo", &[], &keep.into_iter().chain(args).collect::<Vec<_>>())
         }
-        Command::Bench { args } => lab::become_program("bench", &args),
+        Command::Bench { table: false, args } => lab::become_program("bench", &[], &args),
+        Command::Bench { table: true, args } => lab::become_program("source-table", &["lru"], &args),
         Command::Licences => {
             setup::setup(Scope::Build, Mode::Quiet)?;
             let faults = licences::faults()?;

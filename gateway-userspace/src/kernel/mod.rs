@@ -127,6 +127,9 @@ impl Dataplane {
             lines,
             interface: 0,
             test_clock: false,
+            spread: 0,
+            #[cfg(feature = "lru")]
+            lru: false,
         };
         nested::make(set)?;
         drop(object::prepare(set, &constants)?);
@@ -162,6 +165,9 @@ impl Dataplane {
                 lines: maps["SOURCES"].entries,
                 interface: 0,
                 test_clock: false,
+                spread: 0,
+                #[cfg(feature = "lru")]
+                lru: false,
             },
             set,
             maps,

@@ -15,6 +15,10 @@ use super::{KernelError, pins, rights};
 /// The object that the build script made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-ebpf"));
 
+/// The one whose sources lie in an `LRU_HASH`.
+#[cfg(feature = "lru")]
+static LRU_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-ebpf-lru"));
+
 /// Every map of the object, all of them pinned.
 pub(super) const MAPS: &[&str] = &[
     "CONTROL",
@@ -55,6 +59,11 @@ pub(super) struct Constants {
     pub(super) interface: u32,
     /// Whether the clock stands in the control table.
     pub(super) test_clock: bool,
+    /// Bits of the source that are random in every run, of a benchmark.
+    pub(super) spread: u32,
+    /// Whether sources lie in an `LRU_HASH`, in a benchmark.
+    #[cfg(feature = "lru")]
+    pub(super) lru: bool,
 }
 
 /// Makes the maps that are not pinned yet under `set`, takes over those that are, and reads the programs.
@@ -67,10 +76,17 @@ pub(super) fn prepare(set: &Path, constants: &Constants) -> Result<Ebpf, KernelE
     loader.override_global("LINES", &constants.lines, true);
     loader.override_global("INTERFACE", &constants.interface, true);
     loader.override_global("TEST_CLOCK", &test_clock, true);
+    loader.override_global("SPREAD", &constants.spread, true);
     loader.map_max_entries("SOURCES", constants.lines);
     loader.map_max_entries("PROOFS", constants.lines);
     for map in MAPS {
         loader.map_pin_path(map, pins::map(set, map));
+    }
+    #[cfg(feature = "lru")]
+    if constants.lru {
+        loader.map_max_entries("LRU", constants.lines * (gateway_core::line::WORDS as u32 - 1));
+        loader.map_pin_path("LRU", pins::map(set, "LRU"));
+        return loader.load(LRU_OBJECT).map_err(|error| describe(&error, set));
     }
     loader.load(OBJECT).map_err(|error| describe(&error, set))
 }

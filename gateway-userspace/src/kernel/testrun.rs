@@ -43,6 +43,23 @@ impl Dataplane {
         object::load_all(&mut object)
     }
 
+    /// Loads the program with the real clock, to be run on sources whose bits in `spread` are random each time: of an IPv4
+    /// source as they lie in the packet, of an IPv6 one in the second word of its /64. `lru`: with an `LRU_HASH` in
+    /// place of the source table.
+    #[cfg(feature = "lru")]
+    pub fn spread_program(&mut self, spread: u32, lru: bool) -> Result<TestProgram, KernelError> {
+        let interface = self.interface_number(INTERFACE)?;
+        let constants = Constants {
+            interface,
+            spread,
+            lru,
+            ..self.constants
+        };
+        let mut object = object::prepare(&self.set, &constants)?;
+        object::load(&mut object, "weir")?;
+        Ok(TestProgram { object })
+    }
+
     /// Sets the clock of test programs, in nanoseconds.
     pub fn set_test_clock(&self, now_ns: u64) -> Result<(), KernelError> {
         self.set_control(Control::TestClock, now_ns)
