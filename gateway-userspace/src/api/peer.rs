@@ -21,6 +21,11 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// Whether it may change things: root, and the user that the controller runs as. Who may connect may read.
+    pub fn may_change(self) -> bool {
+        self.uid == 0 || self.uid == nix::unistd::geteuid().as_raw()
+    }
+
     /// For the history: with the command line, where it can still be read.
     pub fn describe(self) -> By {
         By {

@@ -12,8 +12,10 @@ use std::{
 use jiff::{Timestamp, Unit};
 
 use super::{
+    access::Door,
     backend::{Backend, Clock, Moment},
     filecheck::FileCheck,
+    heartbeat::Heartbeat,
     links::Links,
     policy_ops::Waiting,
     prepare::Prepared,
@@ -84,6 +86,11 @@ pub struct Engine {
     pub(super) neighbours: Box<dyn Neighbours>,
     /// The faults that were told as events and have not ended, with the interface that each is about.
     pub(super) faults: Vec<(Option<String>, String)>,
+    pub(super) heartbeat: Heartbeat,
+    /// The control socket's file, where there is one.
+    pub(super) door: Option<Box<dyn Door>>,
+    /// Why the control socket is for its owner only, when the policy says otherwise.
+    pub(super) door_fault: Option<String>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -168,6 +175,9 @@ impl Engine {
             save_fault: None,
             policy_unsaved: None,
             tracked,
+            heartbeat: Heartbeat::default(),
+            door: None,
+            door_fault: None,
             history,
             waiting: None,
             in_force,
@@ -185,6 +195,8 @@ impl Engine {
             engine.put_in_force(prepared, revision, applied_at, None)?;
         }
         engine.reconcile_bans()?;
+        engine.notice_opened();
+        engine.beat();
         Ok(engine)
     }
 
