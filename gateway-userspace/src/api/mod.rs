@@ -136,6 +136,13 @@ pub(crate) fn router(handle: Handle) -> Router {
         .with_state(handle)
 }
 
+/// Every method (lower case) and path, for tests.
+#[cfg(test)]
+pub(crate) fn methods_and_paths() -> Vec<(&'static str, &'static str)> {
+    let routes = routes();
+    routes.iter().map(|route| (route.method, route.path)).collect()
+}
+
 type Get = State<Handle>;
 type Who = Extension<Peer>;
 

@@ -100,11 +100,7 @@ impl Listener for UnixListener {
     async fn next(&self) -> io::Result<(UnixStream, Option<Peer>)> {
         let (stream, _) = self.accept().await?;
         let credentials = stream.peer_cred()?;
-        let peer = Peer {
-            uid: credentials.uid(),
-            pid: credentials.pid(),
-            session: None,
-        };
+        let peer = Peer::new(credentials.uid(), credentials.pid());
         Ok((stream, Some(peer)))
     }
 }
