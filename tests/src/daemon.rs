@@ -130,6 +130,13 @@ impl<'n> Daemon<'n> {
         self
     }
 
+    /// Serves metrics at another address.
+    #[must_use]
+    pub fn listening_at(mut self, address: SocketAddr) -> Self {
+        self.listen = address;
+        self
+    }
+
     /// Names other interfaces for the next `weir run`.
     pub fn set_interfaces(&mut self, interfaces: &[&str]) {
         self.interfaces = interfaces.iter().map(|&name| name.to_owned()).collect();
@@ -138,14 +145,21 @@ impl<'n> Daemon<'n> {
     /// Makes the next `weir run` run as this user (and the group of the same number), with [`CAPABILITIES`] alone, in all
     /// sets: more cannot be had by any means. What it keeps becomes its own.
     pub fn as_user(mut self, user: u32) -> Result<Self> {
-        let own = |path: &Path| chown(path, Some(user), Some(user));
-        own(self.dir.path())?;
-        own(self.bpffs.path())?;
+        self = self.for_all()?;
+        for path in [self.dir.path(), self.bpffs.path()] {
+            chown(path, Some(user), Some(user))?;
+        }
+        self.user = Some(user);
+        Ok(self)
+    }
+
+    /// Lets other users reach the binary and, as far as its own mode lets them, the socket.
+    pub fn for_all(mut self) -> Result<Self> {
+        fs::set_permissions(self.dir.path(), fs::Permissions::from_mode(0o755))?;
         // The build's directory may be closed to others.
         let binary = self.path("weir");
         fs::copy(&self.binary, &binary)?;
         self.binary = binary;
-        self.user = Some(user);
         Ok(self)
     }
 

@@ -182,6 +182,7 @@ impl Engine {
             waiting: None,
             in_force,
         };
+        engine.notice_opened();
         if let Some(waits) = waits {
             // It is in force as it is, and so is what it may go back to.
             let fresh = in_force_of(waits.prepared, waits.revision, waits.applied_at, &engine.lists);
@@ -195,7 +196,6 @@ impl Engine {
             engine.put_in_force(prepared, revision, applied_at, None)?;
         }
         engine.reconcile_bans()?;
-        engine.notice_opened();
         engine.beat();
         Ok(engine)
     }

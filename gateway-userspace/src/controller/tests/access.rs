@@ -11,7 +11,6 @@ use tokio::{
 };
 
 use super::socket::Served;
-use super::*;
 use crate::api::{self, peer::Peer};
 
 /// How long an answer may take while others misbehave: long against an answer, short against every limit of the server.
