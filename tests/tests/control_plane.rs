@@ -146,11 +146,9 @@ fn metrics_are_for_this_machine_unless_it_is_said() -> Result<()> {
         .start_failing()?
         .failed(2, "add --listen-public if that is meant")?;
     ensure!(site.node.xdp("eth0")?.is_none(), "nothing was attached");
-    let mut weir = Daemon::prepare(&site.node, &["eth0"], POLICY)?.with_args(&[
-        "--listen",
-        "10.77.0.2:9464",
-        "--listen-public",
-    ]);
+    let mut weir = Daemon::prepare(&site.node, &["eth0"], POLICY)?
+        .listening_at(public)
+        .with_args(&["--listen-public"]);
     weir.start()?;
     for (method, path) in [
         ("POST", "/metrics"),
