@@ -6,7 +6,11 @@ use std::{
     fs::{self, File},
     io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    os::unix::{net::UnixDatagram, process::CommandExt as _},
+    os::unix::{
+        fs::{PermissionsExt as _, chown},
+        net::UnixDatagram,
+        process::CommandExt as _,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -30,6 +34,8 @@ use crate::{
     netns::Netns,
 };
 
+/// The capabilities that Weir needs, as `setpriv` names them.
+pub const CAPABILITIES: [&str; 3] = ["bpf", "net_admin", "perfmon"];
 /// How long a controller may take to say that it is ready.
 const READY_PATIENCE: Duration = Duration::from_secs(15);
 /// How long a controller may take to stop after SIGTERM, before it is killed.
@@ -58,6 +64,8 @@ pub struct Daemon<'n> {
     /// Where the controller that was started last says that it is ready.
     ready: Option<UnixDatagram>,
     env: BTreeMap<String, String>,
+    /// The user that the controller runs as, with [`CAPABILITIES`] and nothing else; `None`: root.
+    user: Option<u32>,
     // Dropped in this order, after the controller: what is pinned, then the files.
     bpffs: BpffsDir,
     dir: TempDir,
@@ -78,6 +86,7 @@ impl<'n> Daemon<'n> {
             listen: Self::listen_address(),
             ready: None,
             env: BTreeMap::new(),
+            user: None,
             bpffs: BpffsDir::create()?,
             dir: tempfile::Builder::new().prefix("weir-lab-").tempdir()?,
         };
@@ -121,9 +130,37 @@ impl<'n> Daemon<'n> {
         self
     }
 
+    /// Serves metrics at another address.
+    #[must_use]
+    pub fn listening_at(mut self, address: SocketAddr) -> Self {
+        self.listen = address;
+        self
+    }
+
     /// Names other interfaces for the next `weir run`.
     pub fn set_interfaces(&mut self, interfaces: &[&str]) {
         self.interfaces = interfaces.iter().map(|&name| name.to_owned()).collect();
+    }
+
+    /// Makes the next `weir run` run as this user (and the group of the same number), with [`CAPABILITIES`] alone, in all
+    /// sets: more cannot be had by any means. What it keeps becomes its own.
+    pub fn as_user(mut self, user: u32) -> Result<Self> {
+        self = self.for_all()?;
+        for path in [self.dir.path(), self.bpffs.path()] {
+            chown(path, Some(user), Some(user))?;
+        }
+        self.user = Some(user);
+        Ok(self)
+    }
+
+    /// Lets other users reach the binary and, as far as its own mode lets them, the socket.
+    pub fn for_all(mut self) -> Result<Self> {
+        fs::set_permissions(self.dir.path(), fs::Permissions::from_mode(0o755))?;
+        // The build's directory may be closed to others.
+        let binary = self.path("weir");
+        fs::copy(&self.binary, &binary)?;
+        self.binary = binary;
+        Ok(self)
     }
 
     /// Starts the controller and waits until it says that it is ready. When it ends instead, the
@@ -140,6 +177,9 @@ impl<'n> Daemon<'n> {
         let notify = self.path("notify.sock");
         let _ = fs::remove_file(&notify);
         let ready = UnixDatagram::bind(&notify)?;
+        if self.user.is_some() {
+            fs::set_permissions(&notify, fs::Permissions::from_mode(0o666))?;
+        }
         ready.set_read_timeout(Some(Duration::from_millis(20)))?;
         self.starts += 1;
         let log = File::create(self.log_path())?;
@@ -240,6 +280,20 @@ impl<'n> Daemon<'n> {
     /// bpffs directory are added where the command takes them.
     pub fn cli(&self, args: &[&str]) -> Result<Output> {
         finish(&mut self.cli_command(args), None, CLI_PATIENCE)
+    }
+
+    /// As [`Daemon::cli`], run by a user without any capability, who is in these groups besides the one of its number.
+    pub fn cli_as(&self, user: u32, groups: &[u32], args: &[&str]) -> Result<Output> {
+        let mut command = self.unprivileged(&[], user, groups);
+        command.args(args).arg("--socket").arg(self.socket_path());
+        finish(&mut command, None, CLI_PATIENCE)
+    }
+
+    /// `weir doctor`, run by a user with these capabilities.
+    pub fn doctor_as(&self, user: u32, capabilities: &[&str]) -> Result<Output> {
+        let mut command = self.unprivileged(capabilities, user, &[]);
+        command.arg("doctor").arg("--bpffs").arg(self.bpffs_path());
+        finish(&mut command, None, CLI_PATIENCE)
     }
 
     /// As [`Daemon::cli`], with this on standard input.
@@ -344,9 +398,10 @@ impl<'n> Daemon<'n> {
     }
 
     fn run_command(&self) -> Command {
-        let mut command = match self.wrapper.split_first() {
-            None => self.netns.command(&self.binary),
-            Some((program, rest)) => {
+        let mut command = match (self.user, self.wrapper.split_first()) {
+            (Some(user), _) => self.unprivileged(&CAPABILITIES, user, &[]),
+            (None, None) => self.netns.command(&self.binary),
+            (None, Some((program, rest))) => {
                 let mut command = self.netns.command(program);
                 command.args(rest).arg(&self.binary);
                 command
@@ -368,6 +423,26 @@ impl<'n> Daemon<'n> {
         command.args(&self.extra);
         // Out of the terminal's process group: Ctrl-C is for the laboratory, which then ends it in order.
         command.process_group(0);
+        command
+    }
+
+    /// `weir`, inside the namespace, run by a user with these capabilities and no way to others.
+    fn unprivileged(&self, capabilities: &[&str], user: u32, groups: &[u32]) -> Command {
+        let mut command = self.netns.command("setpriv");
+        let held: String = capabilities.iter().map(|name| format!(",+{name}")).collect();
+        for set in ["--bounding-set", "--inh-caps", "--ambient-caps"] {
+            command.arg(format!("{set}=-all{held}"));
+        }
+        command.args([format!("--reuid={user}"), format!("--regid={user}")]);
+        if groups.is_empty() {
+            command.arg("--clear-groups");
+        } else {
+            let groups: Vec<String> = groups.iter().map(u32::to_string).collect();
+            command.arg(format!("--groups={}", groups.join(",")));
+        }
+        // A change of user takes away what makes it end with the test.
+        command.args(["--no-new-privs", "--pdeathsig=KILL", "--"]);
+        command.arg(&self.binary);
         command
     }
 

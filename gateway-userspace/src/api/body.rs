@@ -7,7 +7,9 @@ use axum::{
     extract::{FromRequest, Request},
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 
 use super::{error::Failure, types::code};
 
@@ -15,6 +17,10 @@ use super::{error::Failure, types::code};
 const ARRIVES_WITHIN: Duration = Duration::from_mins(1);
 /// Bodies up to this size are parsed on the spot; larger ones off the event loop.
 const PARSED_AT_ONCE: usize = 64 << 10;
+/// Bodies that may be large (larger than this, or of unknown length) are taken a few at a time: they are held in memory.
+const LARGE: u64 = 1 << 20;
+/// How many of those.
+static LARGE_AT_ONCE: Semaphore = Semaphore::const_new(4);
 
 /// A JSON body of at most `MIB` mebibytes.
 #[derive(Clone, Copy, Debug)]
@@ -37,16 +43,33 @@ impl<S: Sync, T: DeserializeOwned + Send + 'static, const MIB: usize> FromReques
 }
 
 async fn collect(body: Body, mib: usize) -> Result<Bytes, Failure> {
-    match tokio::time::timeout(ARRIVES_WITHIN, Limited::new(body, mib << 20).collect()).await {
+    let too_large = || {
+        Failure::new(
+            code::TOO_LARGE,
+            format!("the request's body is larger than the {mib} MiB allowed here"),
+        )
+    };
+    let announced = body.size_hint();
+    if announced.lower() > (mib as u64) << 20 {
+        return Err(too_large());
+    }
+    let large = announced.upper().is_none_or(|most| most > LARGE);
+    let arrive = async {
+        // It is never closed; and to wait for it is part of the time that a body has.
+        let _turn = if large {
+            LARGE_AT_ONCE.acquire().await.ok()
+        } else {
+            None
+        };
+        Limited::new(body, mib << 20).collect().await
+    };
+    match tokio::time::timeout(ARRIVES_WITHIN, arrive).await {
         Err(_) => Err(Failure::new(
             code::TIMEOUT,
             "the request's body did not arrive within 60 s",
         )),
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Failure::new(
-            code::TOO_LARGE,
-            format!("the request's body is larger than the {mib} MiB allowed here"),
-        )),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(error)) => Err(Failure::invalid(format!(
             "the request's body did not arrive whole: {error}"
         ))),

@@ -66,6 +66,7 @@ impl Failure {
     fn status(&self) -> StatusCode {
         match self.code {
             code::INVALID_REQUEST => StatusCode::BAD_REQUEST,
+            code::FORBIDDEN => StatusCode::FORBIDDEN,
             code::NOT_FOUND => StatusCode::NOT_FOUND,
             code::METHOD_NOT_ALLOWED => StatusCode::METHOD_NOT_ALLOWED,
             code::CONFLICT => StatusCode::CONFLICT,

@@ -1,11 +1,14 @@
 //! The controller's socket: its paths, what they take and answer, and how they are served.
 
 mod body;
+mod crowd;
 pub mod error;
 mod name;
+mod patience;
 pub(crate) mod peer;
 pub mod prefix;
 mod revisions;
+mod rights;
 pub(crate) mod server;
 pub mod types;
 pub(crate) mod web;
@@ -16,6 +19,7 @@ use axum::{
     Extension, Json, Router,
     extract::{Query, State, rejection::QueryRejection},
     http::header::CONTENT_TYPE,
+    middleware::from_fn,
     response::{IntoResponse, Response},
     routing::{MethodRouter, delete, get, post},
 };
@@ -26,6 +30,7 @@ use self::{
     error::Failure,
     name::Name,
     peer::Peer,
+    rights::Right,
     types::{
         BansRequest, DetachRequest, EventsAnswer, EventsQuery, LeverRequest, ListAddRequest,
         ListRemoveRequest, ListReplaceRequest, PolicyApplyRequest, PolicyConfirmRequest,
@@ -37,7 +42,7 @@ use crate::controller::{Handle, engine::Engine};
 /// The description of every path, for programs.
 const OPENAPI: &str = include_str!("openapi.json");
 
-/// One path, its method (lower case) and what answers.
+/// One path, its method (lower case), who may use it and what answers.
 struct Route {
     #[cfg_attr(
         not(test),
@@ -45,14 +50,17 @@ struct Route {
     )]
     method: &'static str,
     path: &'static str,
+    right: Right,
     handler: MethodRouter<Handle>,
 }
 
-/// The table that the router is built from and the `OpenAPI` document is tested against.
+/// The table that the router is built from, with the right that each path takes, and that the `OpenAPI` document is tested
+/// against.
 fn routes() -> Vec<Route> {
     let route = |method, path, handler| Route {
         method,
         path,
+        right: Right::of(method),
         handler,
     };
     vec![
@@ -110,7 +118,11 @@ fn routes() -> Vec<Route> {
 /// The router of the control socket.
 pub(crate) fn router(handle: Handle) -> Router {
     let router = routes().into_iter().fold(Router::new(), |router, route| {
-        router.route(route.path, route.handler)
+        let handler = match route.right {
+            Right::Read => route.handler,
+            Right::Change => route.handler.route_layer(from_fn(rights::only_who_may_change)),
+        };
+        router.route(route.path, handler)
     });
     router
         .fallback(async || {
@@ -122,6 +134,13 @@ pub(crate) fn router(handle: Handle) -> Router {
                 .hint("GET /v1/openapi.json describes every path")
         })
         .with_state(handle)
+}
+
+/// Every method (lower case) and path, for tests.
+#[cfg(test)]
+pub(crate) fn methods_and_paths() -> Vec<(&'static str, &'static str)> {
+    let routes = routes();
+    routes.iter().map(|route| (route.method, route.path)).collect()
 }
 
 type Get = State<Handle>;

@@ -2,12 +2,10 @@
 
 use std::{fmt, fs, io::Read as _};
 
-use crate::state::By;
+use crate::{guard::Session, state::By};
 
 /// How many characters of a command line are kept.
 const COMMAND: usize = 200;
-
-use crate::guard::Session;
 
 /// The process at the other end of the socket.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -21,6 +19,20 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// A process of a user.
+    pub fn new(uid: u32, pid: Option<i32>) -> Self {
+        Self {
+            uid,
+            pid,
+            session: None,
+        }
+    }
+
+    /// Whether it may change things: root, and the user that the controller runs as. Who may connect may read.
+    pub fn may_change(self) -> bool {
+        self.uid == 0 || self.uid == nix::unistd::geteuid().as_raw()
+    }
+
     /// For the history: with the command line, where it can still be read.
     pub fn describe(self) -> By {
         By {

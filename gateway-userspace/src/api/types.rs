@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     events::Event,
     kernel::{Losses, SourceSlots, XdpMode},
-    policy::model::{ListAction, Mode},
+    policy::model::{ListAction, Mode, OnLoss},
 };
 
 pub use super::revisions::{
@@ -54,6 +54,8 @@ pub mod code {
     pub const INVALID_POLICY: &str = "invalid_policy";
     /// The request's body or one of its values is wrong (400).
     pub const INVALID_REQUEST: &str = "invalid_request";
+    /// The caller may read and not change (403).
+    pub const FORBIDDEN: &str = "forbidden";
     /// No such path, service, list or ban (404).
     pub const NOT_FOUND: &str = "not_found";
     /// The path exists, this method on it does not (405).
@@ -132,6 +134,21 @@ pub struct StatusAnswer {
     /// What this start could not take over from the one before, and what was lost by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaced: Option<String>,
+    /// What happens without this controller, and who may talk to it.
+    pub controller: ControllerStatus,
+}
+
+/// `[controller]` of the policy in force.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct ControllerStatus {
+    /// What the kernel does when no controller has reported for a while.
+    pub on_loss: OnLoss,
+    /// After how many seconds of silence, with `open`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_seconds: Option<u64>,
+    /// The group whose members may connect to the control socket, where the policy names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket_group: Option<String>,
 }
 
 /// One interface under enforcement.

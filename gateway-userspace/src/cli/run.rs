@@ -34,6 +34,9 @@ pub(crate) struct Args {
     /// Where /metrics, /healthz and /readyz are served
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9464")]
     pub(crate) listen: SocketAddr,
+    /// Serve them on an address that other machines reach, too: they have no password
+    #[arg(long)]
+    pub(crate) listen_public: bool,
     /// Native (in the driver), generic (slower; counts super-frames as one packet), or whichever works
     #[arg(long, value_enum, value_name = "MODE", default_value = "auto")]
     pub(crate) xdp_mode: Mode,
@@ -72,6 +75,7 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
         interfaces: args.interfaces,
         socket: context.socket.clone(),
         listen: args.listen,
+        listen_public: args.listen_public,
         xdp_mode: args.xdp_mode.into(),
         state_dir: args.state_dir,
         bpffs: context.bpffs.clone(),

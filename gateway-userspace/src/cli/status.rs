@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _, process::ExitCode};
 use weir::{
     api::types::{ServiceStatus, StatusAnswer, Volume},
     kernel::XdpMode,
-    policy::model::Mode,
+    policy::model::{Mode, OnLoss},
 };
 
 use super::{
@@ -80,6 +80,13 @@ fn heading(status: &StatusAnswer) -> String {
             "it waits for confirmation: unless `weir policy confirm` comes within {}, revision {} is in force again",
             span(pending.seconds_left),
             pending.before
+        );
+    }
+    if let (OnLoss::Open, Some(after)) = (status.controller.on_loss, status.controller.after_seconds) {
+        let _ = writeln!(
+            text,
+            "without a controller the node opens after {}: packets are then counted, and not dropped",
+            span(after)
         );
     }
     if let Some(difference) = &policy.difference {
@@ -221,7 +228,7 @@ fn footing(status: &StatusAnswer) -> String {
 #[cfg(test)]
 mod tests {
     use weir::{
-        api::types::{AttachmentStatus, PolicyStatus, SCHEMA},
+        api::types::{AttachmentStatus, ControllerStatus, PolicyStatus, SCHEMA},
         kernel::{Losses, SourceSlots},
     };
 
@@ -318,6 +325,11 @@ mod tests {
                 in_debt: 10,
                 free: 1_048_566,
             },
+            controller: ControllerStatus {
+                on_loss: OnLoss::Open,
+                after_seconds: Some(300),
+                socket_group: None,
+            },
         }
     }
 
@@ -326,6 +338,7 @@ mod tests {
         let expected = "\
 weir 0.1.0, up 2 h 3 min
 policy revision 3 (enforce), applied 2026-11-27T08:59:00Z from /etc/weir/policy.toml
+without a controller the node opens after 5 min: packets are then counted, and not dropped
 
 INTERFACE  XDP MODE  STATE
 eth0       native    attached

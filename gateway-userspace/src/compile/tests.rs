@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    policy::model::{DefaultRule, PortRange, Protect, Scope, Source},
+    policy::model::{Controller, DefaultRule, PortRange, Protect, Scope, Source},
     twin::Twin,
 };
 
@@ -46,6 +46,7 @@ fn policy(services: Vec<Service>) -> Policy {
             replies: Replies::None,
             essential: Essential::Pass,
         },
+        controller: Controller::default(),
         services,
     }
 }

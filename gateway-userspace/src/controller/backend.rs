@@ -53,6 +53,8 @@ pub trait Backend: Send {
     fn notices(&self) -> Result<Box<dyn NoticeSource>, KernelError>;
     fn service_name(&self, number: u32) -> Option<String>;
     fn interface_name(&self, number: u32) -> Option<String>;
+    fn set_open_at(&mut self, ns: u64) -> Result<(), KernelError>;
+    fn open_at(&self) -> Result<u64, KernelError>;
 }
 
 /// The ring of what the packet path announces.
@@ -171,6 +173,14 @@ impl Backend for Dataplane {
 
     fn interface_name(&self, number: u32) -> Option<String> {
         Self::interface_name(self, number)
+    }
+
+    fn set_open_at(&mut self, ns: u64) -> Result<(), KernelError> {
+        Self::set_open_at(self, ns)
+    }
+
+    fn open_at(&self) -> Result<u64, KernelError> {
+        Self::open_at(self)
     }
 }
 

@@ -12,8 +12,10 @@ use std::{
 use jiff::{Timestamp, Unit};
 
 use super::{
+    access::Door,
     backend::{Backend, Clock, Moment},
     filecheck::FileCheck,
+    heartbeat::Heartbeat,
     links::Links,
     policy_ops::Waiting,
     prepare::Prepared,
@@ -84,6 +86,11 @@ pub struct Engine {
     pub(super) neighbours: Box<dyn Neighbours>,
     /// The faults that were told as events and have not ended, with the interface that each is about.
     pub(super) faults: Vec<(Option<String>, String)>,
+    pub(super) heartbeat: Heartbeat,
+    /// The control socket's file, where there is one.
+    pub(super) door: Option<Box<dyn Door>>,
+    /// Why the control socket is for its owner only, when the policy says otherwise.
+    pub(super) door_fault: Option<String>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -168,10 +175,14 @@ impl Engine {
             save_fault: None,
             policy_unsaved: None,
             tracked,
+            heartbeat: Heartbeat::default(),
+            door: None,
+            door_fault: None,
             history,
             waiting: None,
             in_force,
         };
+        engine.notice_opened();
         if let Some(waits) = waits {
             // It is in force as it is, and so is what it may go back to.
             let fresh = in_force_of(waits.prepared, waits.revision, waits.applied_at, &engine.lists);
@@ -185,6 +196,7 @@ impl Engine {
             engine.put_in_force(prepared, revision, applied_at, None)?;
         }
         engine.reconcile_bans()?;
+        engine.beat();
         Ok(engine)
     }
 

@@ -38,6 +38,8 @@ pub(crate) struct Kernel {
     pub(crate) attached: BTreeMap<String, Attachment>,
     pub(crate) counters: Vec<Counter>,
     pub(crate) losses: Losses,
+    /// When it opens.
+    pub(crate) open_at_ns: u64,
     pub(crate) bans: BTreeMap<(IpNet, Option<String>), u64>,
     services: Vec<String>,
     notices: VecDeque<Notice>,
@@ -300,6 +302,17 @@ impl Backend for Fake {
     fn interface_name(&self, number: u32) -> Option<String> {
         let kernel = self.0.lock().unwrap();
         kernel.attached.keys().nth(number as usize).cloned()
+    }
+
+    fn set_open_at(&mut self, ns: u64) -> Result<(), KernelError> {
+        let mut kernel = self.0.lock().unwrap();
+        kernel.willing()?;
+        kernel.open_at_ns = ns;
+        Ok(())
+    }
+
+    fn open_at(&self) -> Result<u64, KernelError> {
+        Ok(self.0.lock().unwrap().open_at_ns)
     }
 
     fn bans(&self) -> Result<Vec<BanEntry>, KernelError> {

@@ -4,6 +4,7 @@ use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io,
     net::{SocketAddr, TcpListener},
+    os::fd::AsRawFd as _,
     os::unix::{
         fs::{
             DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
@@ -11,15 +12,24 @@ use std::{
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use nix::sys::{
-    socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr},
-    stat::{Mode, fchmod},
+use nix::{
+    fcntl::AtFlags,
+    sys::{
+        socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr},
+        stat::{Mode, fchmod},
+    },
+    unistd::{self, Group},
 };
+
+use super::access::Door;
 
 /// Owner and group may connect.
 const MODE: u32 = 0o660;
+/// Only the owner may: until the group is set, and where it cannot be.
+const NARROW: u32 = 0o600;
 
 /// Why an address cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +47,11 @@ pub enum ListenError {
     Socket { path: PathBuf, source: io::Error },
     #[error("cannot listen on {address}: {source}; choose another address with --listen")]
     Address { address: SocketAddr, source: io::Error },
+    #[error(
+        "--listen {address} is not a loopback address, and whoever reaches it could read what weir counts; listen on \
+         127.0.0.1 or [::1], or add --listen-public if that is meant"
+    )]
+    Public { address: SocketAddr },
 }
 
 /// The control socket. Dropping it removes the file, unless that is another's by now.
@@ -44,11 +59,11 @@ pub enum ListenError {
 pub(super) struct ControlSocket {
     path: PathBuf,
     /// The socket file itself: while it is open its inode number cannot become another file's.
-    file: File,
+    file: Arc<File>,
 }
 
 impl ControlSocket {
-    /// Binds `path` with mode 0660; a socket that nobody answers on is replaced.
+    /// Binds `path` for its owner alone; a socket that nobody answers on is replaced.
     pub(super) fn bind(path: &Path) -> Result<(Self, UnixListener), ListenError> {
         let fail = |source| ListenError::Socket {
             path: path.to_owned(),
@@ -70,20 +85,89 @@ impl ControlSocket {
         Ok((
             Self {
                 path: path.to_owned(),
-                file: file.map_err(fail)?,
+                file: Arc::new(file.map_err(fail)?),
             },
             listener,
         ))
     }
+
+    /// What lets a group in.
+    pub(super) fn door(&self) -> SocketDoor {
+        SocketDoor {
+            path: self.path.clone(),
+            file: Arc::clone(&self.file),
+        }
+    }
 }
 
-/// Binds without ever being open to more than [`MODE`]: the file takes the mode of the unbound socket, less the umask.
+/// The control socket's file: its group and mode.
+#[derive(Debug)]
+pub(super) struct SocketDoor {
+    path: PathBuf,
+    file: Arc<File>,
+}
+
+impl SocketDoor {
+    fn chmod(&self, mode: u32) -> io::Result<()> {
+        // The descriptor is a mere name (O_PATH), which `fchmod` does not take.
+        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        fs::set_permissions(path, Permissions::from_mode(mode))
+    }
+}
+
+impl Door for SocketDoor {
+    fn let_in(&self, group: Option<&str>) -> Result<(), String> {
+        let path = self.path.display();
+        let only_owner = |why: String| format!("only its owner may use the control socket {path}: {why}");
+        let found = match group {
+            None => Ok(Some(unistd::getegid())),
+            Some(name) => Group::from_name(name).map(|found| found.map(|group| group.gid)),
+        };
+        let name = group.unwrap_or("the controller's own");
+        let gid = match found {
+            Ok(Some(gid)) => gid,
+            Ok(None) => {
+                self.chmod(NARROW)
+                    .map_err(|error| only_owner(error.to_string()))?;
+                return Err(only_owner(format!(
+                    "there is no group {name} ([controller] socket_group); make it with `groupadd --system {name}` and apply \
+                     the policy again"
+                )));
+            }
+            Err(error) => {
+                self.chmod(NARROW)
+                    .map_err(|error| only_owner(error.to_string()))?;
+                return Err(only_owner(format!(
+                    "the group {name} cannot be looked up: {error}"
+                )));
+            }
+        };
+        let settled = self
+            .file
+            .metadata()
+            .is_ok_and(|found| found.gid() == gid.as_raw() && found.permissions().mode() & 0o7777 == MODE);
+        if settled {
+            return Ok(());
+        }
+        // Closed first: the members of neither group are to slip in as the other's.
+        self.chmod(NARROW)
+            .map_err(|error| only_owner(error.to_string()))?;
+        unistd::fchownat(&*self.file, "", None, Some(gid), AtFlags::AT_EMPTY_PATH).map_err(|error| {
+            only_owner(format!(
+                "it cannot be given to the group {name} ({error}); add the controller's user to that group \
+                 (SupplementaryGroups={name} in its unit) and restart it"
+            ))
+        })?;
+        self.chmod(MODE).map_err(|error| only_owner(error.to_string()))
+    }
+}
+
+/// Binds without ever being open to more than the owner: the file takes the mode of the unbound socket, less the umask.
 fn bind_narrow(path: &Path) -> io::Result<UnixListener> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let unbound = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-    fchmod(&unbound, Mode::from_bits_truncate(MODE))?;
-    socket::bind(std::os::fd::AsRawFd::as_raw_fd(&unbound), &UnixAddr::new(path)?)?;
-    fs::set_permissions(path, Permissions::from_mode(MODE))?;
+    fchmod(&unbound, Mode::from_bits_truncate(NARROW))?;
+    socket::bind(unbound.as_raw_fd(), &UnixAddr::new(path)?)?;
     socket::listen(&unbound, Backlog::new(128)?)?;
     Ok(UnixListener::from(unbound))
 }
@@ -128,8 +212,11 @@ fn clear_stale(path: &Path) -> Result<(), ListenError> {
     }
 }
 
-/// Binds the address of `/metrics`.
-pub(super) fn bind_web(address: SocketAddr) -> Result<TcpListener, ListenError> {
+/// Binds the address of `/metrics`; one that other machines can reach only where that is `public`ly meant.
+pub(super) fn bind_web(address: SocketAddr, public: bool) -> Result<TcpListener, ListenError> {
+    if !public && !address.ip().to_canonical().is_loopback() {
+        return Err(ListenError::Public { address });
+    }
     let bind = || {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
@@ -147,7 +234,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/weir.sock");
         let (socket, listener) = ControlSocket::bind(&path).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o600, "nobody is let in before the policy says who");
+        socket.door().let_in(None).unwrap();
+        assert_eq!(mode(), 0o660);
+        let error = socket.door().let_in(Some("no-such-group")).unwrap_err();
+        assert!(error.contains("groupadd --system no-such-group"), "{error}");
+        assert_eq!(mode(), 0o600, "a wrong group lets nobody in");
         assert!(matches!(
             ControlSocket::bind(&path),
             Err(ListenError::Answered { .. })
@@ -177,10 +270,22 @@ mod tests {
     }
 
     #[test]
+    fn only_loopback_unless_it_is_meant() {
+        for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:9464", "[::ffff:192.0.2.1]:0"] {
+            let error = bind_web(address.parse().unwrap(), false).unwrap_err().to_string();
+            assert!(error.contains("--listen-public"), "{error}");
+        }
+        for address in ["127.0.0.1:0", "127.9.9.9:0", "[::ffff:127.0.0.1]:0"] {
+            bind_web(address.parse().unwrap(), false).unwrap();
+        }
+        bind_web("0.0.0.0:0".parse().unwrap(), true).unwrap();
+    }
+
+    #[test]
     fn a_port_in_use_is_named() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
-        let error = bind_web(address).unwrap_err().to_string();
+        let error = bind_web(address, false).unwrap_err().to_string();
         assert!(
             error.contains(&address.to_string()) && error.contains("--listen"),
             "{error}"

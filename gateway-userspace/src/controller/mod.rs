@@ -8,8 +8,10 @@
 //! - `handle` shares it: one kernel operation at a time, off the event loop
 //! - `backend` is the seam to the kernel and the clocks, where tests put their own
 //! - `start` finds out what a start puts in force, and what became of a policy that waited for confirmation
-//! - `upkeep` is what happens by itself
+//! - `upkeep` is what happens by itself, `heartbeat` the sign of life for the kernel
+//! - `access` is who may connect to the control socket
 
+pub mod access;
 pub mod backend;
 mod ban_ops;
 pub mod engine;
@@ -17,6 +19,7 @@ mod event_ops;
 mod filecheck;
 mod guard_ops;
 mod handle;
+mod heartbeat;
 mod lever_ops;
 mod links;
 mod list_ops;

@@ -157,6 +157,7 @@ impl Engine {
         if let Err(failure) = self.reconcile_bans() {
             warnings.push(format!("the policy is in force, but not every ban is: {failure}"));
         }
+        warnings.extend(self.set_door());
         let answer = PolicyApplied {
             schema: SCHEMA,
             revision,
@@ -258,6 +259,7 @@ impl Engine {
         };
         let before = std::mem::replace(&mut self.in_force, fresh);
         self.waiting = until_ns.map(|until_ns| Waiting { until_ns, before });
+        self.beat();
         Ok(applied)
     }
 
@@ -428,7 +430,9 @@ impl Engine {
         let gone = std::mem::replace(&mut self.in_force, waiting.before);
         let now = whole_second(self.clock.now().wall);
         self.history.end(gone.revision, outcome, now, None);
+        self.beat();
         let mut warnings: Vec<String> = self.write_down().into_iter().collect();
+        warnings.extend(self.set_door());
         if let Err(failure) = self.reconcile_bans() {
             let warning = format!("the policy before is in force again, but not every ban is: {failure}");
             tracing::warn!("{warning}");

@@ -44,6 +44,8 @@ pub struct RunOptions {
     pub socket: PathBuf,
     /// The address of `/metrics`, `/healthz` and `/readyz`.
     pub listen: SocketAddr,
+    /// Whether that may be an address that other machines reach.
+    pub listen_public: bool,
     /// Which XDP mode to attach in.
     pub xdp_mode: XdpModeChoice,
     /// Where bans, live lists and the policy in force are kept.
@@ -86,6 +88,7 @@ impl RunError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Policy(_) | Self::NoInterface => 2,
+            Self::Listen(ListenError::Public { .. }) => 2,
             _ => 1,
         }
     }
@@ -106,7 +109,7 @@ pub fn run(mut options: RunOptions) -> Result<(), RunError> {
     }
     let interfaces = interfaces(&options, &file)?;
     let store = Arc::new(Store::open(&options.state_dir)?);
-    let web = bind_web(options.listen)?;
+    let web = bind_web(options.listen, options.listen_public)?;
     let (socket, control) = ControlSocket::bind(&options.socket)?;
 
     let choice = Choice::of(&store, file)?;
@@ -126,6 +129,7 @@ pub fn run(mut options: RunOptions) -> Result<(), RunError> {
     };
     let before = before.and_then(|text| recover(&store, &text));
     let mut engine = Engine::start(parts, choice)?;
+    engine.mind_the_door(Box::new(socket.door()));
     let attached = match engine.attach(&interfaces, options.xdp_mode) {
         Ok(attached) => attached,
         Err(failure) => {
@@ -289,6 +293,7 @@ async fn serve(
     ));
     let web = tokio::spawn(serve_tcp(web, web::router(handle.clone()), stopping.clone()));
     let notices = tokio::spawn(super::notices::follow(handle.clone(), notices, stopping.clone()));
+    let heartbeat = tokio::spawn(handle.clone().heartbeat(stopping.clone()));
     let watchdog = tokio::spawn(watchdog(handle.clone()));
 
     let revision = handle.call(|engine| Ok(engine.revision())).await?;
@@ -327,7 +332,7 @@ async fn serve(
     let _ = closed.await;
     // The receivers are gone only when their tasks have ended already.
     let _ = stop.send(true);
-    for task in [control, web, upkeep] {
+    for task in [control, web, upkeep, heartbeat] {
         let _ = task.await;
     }
     if let Ok(Err(error)) = notices.await {

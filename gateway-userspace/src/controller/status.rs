@@ -53,6 +53,7 @@ impl Engine {
             losses,
             source_slots,
             replaced: self.replaced.clone(),
+            controller: self.controller_status(),
         })
     }
 
@@ -144,6 +145,8 @@ impl Engine {
                 "the policy is in force but not saved, and would be lost with the next restart: {fault}"
             ));
         }
+        problems.extend(self.heartbeat_problem());
+        problems.extend(self.door_fault.clone());
         if let Some(fault) = &self.save_fault {
             problems.push(format!("what was changed last is in force but not saved, and would be lost with the next restart: {fault}"));
         }

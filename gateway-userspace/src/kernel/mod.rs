@@ -210,6 +210,17 @@ impl Dataplane {
         written.map_err(|source| io_error("cannot write the map CONTROL".into(), source))
     }
 
+    /// Judges the whole node as under `mode = "monitor"` from `ns` on, on the kernel's clock; 0: never. At once, and for
+    /// every generation.
+    pub fn set_open_at(&mut self, ns: u64) -> Result<(), KernelError> {
+        self.set_control(Control::OpenAt, ns)
+    }
+
+    /// From when on the node is judged as under `mode = "monitor"`; 0: never.
+    pub fn open_at(&self) -> Result<u64, KernelError> {
+        self.control(Control::OpenAt)
+    }
+
     /// The levers in force (expired ones left out).
     pub fn levers(&self) -> Result<Vec<Lever>, KernelError> {
         let now = Self::now_ns();

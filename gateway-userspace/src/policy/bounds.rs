@@ -51,6 +51,13 @@ pub const BYTE_BURST: RangeInclusive<u64> = 1_514..=250_000_000;
 /// Burst of bytes of a total.
 pub const BYTE_BURST_TOTAL: RangeInclusive<u64> = 1_514..=1_000_000_000_000;
 
+/// For how long a controller must be silent before the node opens, in seconds.
+pub const CONTROLLER_AFTER: RangeInclusive<u64> = 10..=86_400;
+/// `controller.after` when it is left out, in seconds.
+pub const DEFAULT_CONTROLLER_AFTER: u64 = 300;
+/// Bytes of a group's name.
+pub const MAX_GROUP: usize = 32;
+
 /// The largest `reserve`, in millionths.
 pub const MAX_RESERVE_PPM: u32 = 900_000;
 /// How long a block lasts, in seconds.

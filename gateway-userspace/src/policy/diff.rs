@@ -7,9 +7,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::model::{
-    Block, Class, DefaultAction, Essential, Limit, Limits, List, ListAction, Mode, PerNetwork, PerSource,
-    Policy, PortRange, Protect, Protocol, Replies, Service,
+use super::{
+    model::{
+        Block, Class, DefaultAction, Essential, Limit, Limits, List, ListAction, Mode, OnLoss, PerNetwork,
+        PerSource, Policy, PortRange, Protect, Protocol, Replies, Service,
+    },
+    units,
 };
 
 /// What happens to a thing or a key.
@@ -262,6 +265,8 @@ fn whole(policy: &Policy) -> Keys {
         Essential::Pass => "pass",
         Essential::None => "none",
     };
+    let controller = &policy.controller;
+    let opens = controller.on_loss == OnLoss::Open;
     present([
         ("interfaces", Some(sorted(&policy.interfaces))),
         ("mode", Some(mode(policy.mode))),
@@ -279,6 +284,15 @@ fn whole(policy: &Policy) -> Keys {
         ("default.action", Some(action.into())),
         ("default.replies", Some(replies.into())),
         ("default.essential", Some(essential.into())),
+        (
+            "controller.on_loss",
+            Some(if opens { "open" } else { "hold" }.into()),
+        ),
+        (
+            "controller.after",
+            opens.then(|| units::format_seconds(controller.after_seconds)),
+        ),
+        ("controller.socket_group", controller.socket_group.clone()),
     ])
 }
 

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use toml::de::DeTable;
 
 use super::{
-    bounds, cross,
+    bounds, controller, cross,
     list_section::{self, KnownLists},
     model::{DefaultAction, DefaultRule, Essential, Mode, Policy, Protect, Protocol, Replies, Scope, Source},
     ports,
@@ -15,7 +15,7 @@ use super::{
     walk::{Item, Section, Sink},
 };
 
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "version",
     "interfaces",
     "mode",
@@ -24,11 +24,11 @@ const KEYS: [&str; 9] = [
     "protect",
     "lists",
     "default",
+    "controller",
     "service",
 ];
-const LATER: [(&str, &str); 5] = [
+const LATER: [(&str, &str); 4] = [
     ("sampling", "sampling"),
-    ("controller", "what happens when the controller is lost"),
     ("export", "export of flows and samples"),
     ("geo", "the country database"),
     ("anomaly", "anomaly detection"),
@@ -58,6 +58,7 @@ pub(super) fn read(table: &DeTable<'_>, sink: &mut Sink<'_>) -> Policy {
     let protect = protect(&root, sink);
     let (lists, known) = list_section::lists(&root, sink);
     let default = default_rule(&root, sink);
+    let controller = controller::controller(&root, sink);
     let (services, origins) = services(&root, &source, &known, sink);
     cross::check(&scope, &services, &origins, sink);
     Policy {
@@ -68,6 +69,7 @@ pub(super) fn read(table: &DeTable<'_>, sink: &mut Sink<'_>) -> Policy {
         protect,
         lists,
         default,
+        controller,
         services: services.into_iter().flatten().collect(),
     }
 }

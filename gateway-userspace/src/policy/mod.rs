@@ -5,6 +5,7 @@
 //! command line shares with the file.
 
 pub mod bounds;
+mod controller;
 mod cross;
 pub mod diff;
 mod document;

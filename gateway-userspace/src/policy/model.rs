@@ -33,6 +33,8 @@ pub struct Policy {
     pub lists: Vec<List>,
     /// Traffic to no service.
     pub default: DefaultRule,
+    /// What happens without a controller, and who may talk to it.
+    pub controller: Controller,
     /// The services, in the order of the file.
     pub services: Vec<Service>,
 }
@@ -116,6 +118,38 @@ pub struct List {
     pub max_prefixes: u32,
     /// Many clients behind each address: per-source limits, blocks and automatic bans skip it.
     pub proxy: bool,
+}
+
+/// `[controller]`.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Controller {
+    /// What the kernel does when no controller has reported for a while.
+    pub on_loss: OnLoss,
+    /// After how many seconds of silence, 10 to 86,400.
+    pub after_seconds: u64,
+    /// The group whose members may connect to the control socket; none: the controller's own group.
+    pub socket_group: Option<String>,
+}
+
+impl Default for Controller {
+    fn default() -> Self {
+        Self {
+            on_loss: OnLoss::default(),
+            after_seconds: super::bounds::DEFAULT_CONTROLLER_AFTER,
+            socket_group: None,
+        }
+    }
+}
+
+/// `[controller] on_loss`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnLoss {
+    /// Enforcement goes on.
+    #[default]
+    Hold,
+    /// The node is judged as under `mode = "monitor"`: counted, not dropped.
+    Open,
 }
 
 /// What happens to traffic that no service matches.

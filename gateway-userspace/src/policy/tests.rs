@@ -260,9 +260,26 @@ fn defaults() {
                 replies: Replies::Socket,
                 essential: Essential::Pass,
             },
+            controller: Controller {
+                on_loss: OnLoss::Hold,
+                after_seconds: 300,
+                socket_group: None,
+            },
             services: Vec::new(),
         }
     );
+}
+
+#[test]
+fn the_controllers_section_says_what_its_loss_means() {
+    let text =
+        format!("{HEAD}[controller]\non_loss = \"open\"\nafter = \"10s\"\nsocket_group = \"net-ops\"\n");
+    let expected = Controller {
+        on_loss: OnLoss::Open,
+        after_seconds: 10,
+        socket_group: Some("net-ops".into()),
+    };
+    assert_eq!(policy(&text).controller, expected);
 }
 
 #[test]
@@ -310,6 +327,10 @@ fn warnings_have_places() {
         (
             format!("{WEB}per_source.block = {{ for = \"1s\", drops = 1, within = \"1s\" }}\n"),
             "service[1].per_source (service \"web\"): a block without packets, bytes or connections",
+        ),
+        (
+            format!("{HEAD}[controller]\nafter = \"1m\"\n"),
+            "p.toml:3:9: controller.after: \"1m\": has no effect without on_loss = \"open\"",
         ),
         (
             format!("{HEAD}[default]\nreplies = \"none\"\n"),

@@ -1,8 +1,10 @@
 //! The controller over a fake kernel: its rules, and its socket with real HTTP.
 
+mod access;
 mod events;
 mod faults;
 mod guards;
+mod heartbeat;
 mod pending;
 mod rules;
 mod socket;

@@ -21,15 +21,19 @@ use crate::{
 };
 
 /// A served controller.
-struct Served {
+pub(super) struct Served {
     bench: Bench,
-    handle: Handle,
+    pub(super) handle: Handle,
     stop: watch::Sender<bool>,
-    web: std::net::SocketAddr,
+    pub(super) web: std::net::SocketAddr,
 }
 
 impl Served {
-    async fn start() -> Self {
+    pub(super) fn socket(&self) -> std::path::PathBuf {
+        self.bench.dir.path().join("weir.sock")
+    }
+
+    pub(super) async fn start() -> Self {
         let bench = Bench::new();
         let handle = Handle::new(bench.start());
         let (stop, stopping) = watch::channel(false);
@@ -53,7 +57,7 @@ impl Served {
         send(TokioIo::new(stream), method, path, body.into()).await
     }
 
-    async fn ask(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+    pub(super) async fn ask(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
         let body = if body.is_null() {
             String::new()
         } else {
@@ -75,7 +79,7 @@ impl Served {
         )
     }
 
-    async fn web(&self, method: &str, path: &str) -> (StatusCode, String) {
+    pub(super) async fn web(&self, method: &str, path: &str) -> (StatusCode, String) {
         let stream = TcpStream::connect(self.web).await.unwrap();
         let (status, bytes) = send(TokioIo::new(stream), method, path, Bytes::new()).await;
         (status, String::from_utf8(bytes.to_vec()).unwrap())

@@ -116,7 +116,7 @@ fn top_level() {
         "2:14: interfaces",
         "expected at most 16 interfaces, not 17",
     );
-    for section in ["sampling", "controller", "export", "geo", "anomaly"] {
+    for section in ["sampling", "export", "geo", "anomaly"] {
         top(
             &format!("[{section}]\nx = 1"),
             &format!("2:2: {section}"),
@@ -128,6 +128,39 @@ fn top_level() {
         "2:2: export",
         "is not in this version of weir yet",
     );
+}
+
+#[test]
+fn the_controllers_section() {
+    let controller = |keys: &str, place: &str, phrase: &str| {
+        top(&format!("[controller]\n{keys}"), place, phrase);
+    };
+    controller("on_los = \"hold\"", "3:1: controller.on_los", "on_loss");
+    controller(
+        "on_loss = \"close\"",
+        "3:11: controller.on_loss: \"close\"",
+        "expected \"hold\" or \"open\"",
+    );
+    for after in ["\"9s\"", "\"25h\"", "\"2d\""] {
+        controller(
+            &format!("on_loss = \"open\"\nafter = {after}"),
+            &format!("4:9: controller.after: {after}"),
+            "expected a duration from \"10s\" to \"1d\"",
+        );
+    }
+    controller(
+        "on_loss = \"open\"\nafter = 300",
+        "4:9: controller.after: 300",
+        "a duration such as \"5m\"",
+    );
+    let long = format!("\"{}\"", "g".repeat(33));
+    for group in ["\"\"", "\"a b\"", "\"1000\"", "\"-x\"", "\"a:b\"", long.as_str()] {
+        controller(
+            &format!("socket_group = {group}"),
+            "3:16: controller.socket_group",
+            "expected the name of a group",
+        );
+    }
 }
 
 #[test]
