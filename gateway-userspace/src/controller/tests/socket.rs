@@ -211,7 +211,11 @@ async fn bans_lists_and_levers_make_the_round() {
 async fn bad_requests_get_clear_answers() {
     let served = Served::start().await;
     let (status, error) = served.code("GET", "/v1/lists/b%ad", Value::Null).await;
-    assert_eq!((status, error.as_str()), (400, "invalid"), "a name in broken percent encoding");
+    assert_eq!(
+        (status, error.as_str()),
+        (400, "invalid"),
+        "a name in broken percent encoding"
+    );
     for (method, path, body, expected) in [
         ("GET", "/v1/nothing", "", (404, "not_found")),
         ("DELETE", "/v1/status", "", (405, "method_not_allowed")),
