@@ -9,6 +9,7 @@ pub mod both;
 pub mod bots;
 pub mod bpf;
 pub mod bpffs;
+pub mod bridge;
 pub mod cgroup;
 pub mod command;
 pub mod daemon;

@@ -329,6 +329,35 @@ mod tests {
     }
 
     #[test]
+    fn every_operation_says_which_statuses_it_may_answer_with() {
+        let document: serde_json::Value = serde_json::from_str(OPENAPI).unwrap();
+        for route in routes() {
+            let operation = &document["paths"][route.path][route.method];
+            let told = operation["responses"].as_object().unwrap();
+            let mut expected = vec!["200", "413"];
+            if route.path != "/v1/openapi.json" {
+                expected.push("500");
+            }
+            if route.right == Right::Change {
+                expected.push("403");
+            }
+            if operation.get("requestBody").is_some() {
+                expected.extend(["400", "408"]);
+            }
+            for status in expected {
+                assert!(
+                    told.contains_key(status),
+                    "{} {}: {status}",
+                    route.method,
+                    route.path
+                );
+            }
+            // What is not told apart cannot be tested.
+            assert!(!told.contains_key("default"), "{} {}", route.method, route.path);
+        }
+    }
+
+    #[test]
     fn every_reference_of_the_openapi_document_leads_somewhere() {
         fn references(value: &serde_json::Value, found: &mut Vec<String>) {
             match value {
