@@ -1,17 +1,27 @@
-//! Any bytes as a capture file.
+//! Any bytes as a capture file: read in memory that does not depend on what the file claims.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use weir_tests::pcap;
+use weir::capture::{MAX_PACKET, Reader};
 
 fuzz_target!(|input: &[u8]| {
-    if let Ok(capture) = pcap::parse(input) {
-        let held: usize = capture.records.iter().map(|record| record.data.len()).sum();
-        assert!(
-            held <= input.len(),
-            "{held} bytes of packets from {} bytes of file",
-            input.len()
-        );
+    let Ok(mut reader) = Reader::new(input) else {
+        return;
+    };
+    let mut held = 0;
+    let end = loop {
+        match reader.next() {
+            Ok(Some(packet)) => {
+                assert!(packet.data.len() <= MAX_PACKET as usize);
+                held += packet.data.len();
+            }
+            end => break end.err(),
+        }
+    };
+    assert!(held <= input.len(), "{held} bytes of packets from {} bytes of file", input.len());
+    assert!(matches!(reader.next(), Ok(None)), "after the end there is nothing");
+    if let Some(error) = end {
+        let _ = error.to_string();
     }
 });

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod bans;
+pub mod capture;
 pub mod client;
 pub mod compile;
 pub mod controller;

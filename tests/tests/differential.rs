@@ -388,3 +388,74 @@ fn captured_frames() {
         );
     }
 }
+
+/// The fuzz target's policies.
+const FUZZED: [&str; 3] = [
+    include_str!("../../fuzz/policies/everything.toml"),
+    include_str!("../../fuzz/policies/zero_trust.toml"),
+    include_str!("../../fuzz/policies/hostile.toml"),
+];
+/// What goes before a frame in the fuzz target's inputs: the second byte is the time that has passed, as a power of two.
+const CONTROL: usize = 4;
+
+/// What the fuzzer found worth keeping, and mutations of it: under each policy, as it is, spliced and with bytes changed.
+/// `WEIR_DIFFERENTIAL_FRAMES` says how many mutations (`cargo xtask fuzz differential`).
+#[test]
+fn corpus_frames() {
+    require_root();
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/frames");
+    let mut files: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort();
+    // Under 14 bytes and above one buffer, test-run takes no frame.
+    let inputs: Vec<Vec<u8>> = files
+        .iter()
+        .map(|file| std::fs::read(file).unwrap())
+        .filter(|input| (CONTROL + 14..3400).contains(&input.len()))
+        .collect();
+    assert!(inputs.len() > 200, "{} inputs in {}", inputs.len(), folder.display());
+    let mutations: usize =
+        std::env::var("WEIR_DIFFERENTIAL_FRAMES").map_or(12_000, |frames| frames.parse().unwrap());
+    for (at, policy) in FUZZED.iter().enumerate() {
+        let mut now = 77 * SECOND;
+        let mut both = Both::new(policy, now).unwrap();
+        for input in &inputs {
+            now += 1u64 << (input[1] % 36);
+            both.set_clock(now).unwrap();
+            both.judge_all([&input[CONTROL..]])
+                .unwrap_or_else(|error| panic!("{input:02x?}: {error:#}"));
+        }
+        let mut random = Random::new(10 + at as u64);
+        for _ in 0..mutations.div_ceil(FUZZED.len() * 100) {
+            now += step(&mut random);
+            both.set_clock(now).unwrap();
+            let frames: Vec<Vec<u8>> = (0..100).map(|_| offspring(&inputs, &mut random)).collect();
+            // What leaves is test-run only with a whole IP header.
+            if frames[0].len() >= 54 {
+                both.leaves(&frames[0]).unwrap();
+            }
+            both.judge_all(frames.iter().map(Vec::as_slice)).unwrap();
+        }
+    }
+}
+
+/// A frame made of one or two inputs, with a few bytes changed, cut off or not.
+fn offspring(inputs: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
+    let mut bytes = inputs[random.next(inputs.len())][CONTROL..].to_vec();
+    if random.next(3) == 0 {
+        let other = &inputs[random.next(inputs.len())][CONTROL..];
+        bytes.truncate(12 + random.next(bytes.len() - 12));
+        bytes.extend(&other[random.next(other.len())..]);
+        bytes.resize(bytes.len().max(14), 0);
+    }
+    for _ in 0..random.next(4) {
+        let at = random.next(bytes.len().min(120));
+        bytes[at] = random.next(256) as u8;
+    }
+    if random.next(4) == 0 {
+        bytes.truncate(14 + random.next(bytes.len() - 13));
+    }
+    bytes
+}

@@ -42,7 +42,7 @@ pub(crate) const TESTS: [Test; 9] = [
     },
     Test {
         program: "differential",
-        args: "--skip captured_frames",
+        args: "--skip captured_frames --skip corpus_frames",
     },
     Test {
         program: "smoke",

@@ -1,0 +1,45 @@
+//! Why a capture cannot be read, or not to its end.
+
+use std::io;
+
+/// What is wrong with a capture file, as a clause to follow the file's name. Offsets are bytes from the file's beginning.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The source failed.
+    #[error("cannot be read at byte {at}: {error}")]
+    Io {
+        /// How far reading came.
+        at: u64,
+        /// What the source said.
+        error: io::Error,
+    },
+    /// It begins as no capture does.
+    #[error("is neither a pcap nor a pcapng file: it begins with {found:02x?}")]
+    NoCapture {
+        /// Its first four bytes.
+        found: [u8; 4],
+    },
+    /// It is compressed.
+    #[error("is compressed: unpack it with gunzip first")]
+    Compressed,
+    /// It ends too early; everything before was read.
+    #[error("ends at byte {at}, within {within} that begins at byte {began}; what is before that was read")]
+    Truncated {
+        /// Its length.
+        at: u64,
+        /// What is not whole.
+        within: &'static str,
+        /// Where that begins.
+        began: u64,
+    },
+    /// It is damaged; everything before was read.
+    #[error("is damaged at byte {at}: {found}, where {expected} was expected; what is before that was read")]
+    Damaged {
+        /// Where.
+        at: u64,
+        /// What is there.
+        found: String,
+        /// What belongs there.
+        expected: &'static str,
+    },
+}
