@@ -19,8 +19,15 @@ fuzz_target!(|input: &[u8]| {
             end => break end.err(),
         }
     };
-    assert!(held <= input.len(), "{held} bytes of packets from {} bytes of file", input.len());
-    assert!(matches!(reader.next(), Ok(None)), "after the end there is nothing");
+    assert!(
+        held <= input.len(),
+        "{held} bytes of packets from {} bytes of file",
+        input.len()
+    );
+    assert!(
+        matches!(reader.next(), Ok(None)),
+        "after the end there is nothing"
+    );
     if let Some(error) = end {
         let _ = error.to_string();
     }

@@ -108,7 +108,10 @@ mod tests {
                 (packets, bytes, truncated),
                 "{name}"
             );
-            assert!(records.iter().all(|record| record.link_type == ETHERNET), "{name}");
+            assert!(
+                records.iter().all(|record| record.link_type == ETHERNET),
+                "{name}"
+            );
             // All of this century.
             let century = 946_684_800_000_000_000..4_102_444_800_000_000_000;
             assert!(

@@ -415,7 +415,12 @@ fn corpus_frames() {
         .map(|file| std::fs::read(file).unwrap())
         .filter(|input| (CONTROL + 14..3400).contains(&input.len()))
         .collect();
-    assert!(inputs.len() > 200, "{} inputs in {}", inputs.len(), folder.display());
+    assert!(
+        inputs.len() > 200,
+        "{} inputs in {}",
+        inputs.len(),
+        folder.display()
+    );
     let mutations: usize =
         std::env::var("WEIR_DIFFERENTIAL_FRAMES").map_or(12_000, |frames| frames.parse().unwrap());
     for (at, policy) in FUZZED.iter().enumerate() {

@@ -22,13 +22,14 @@ pub(super) struct File {
 impl File {
     /// Reads the header after its first four bytes; nothing where these are of another format.
     pub(super) fn read<R: Read>(input: &mut Input<R>, magic: [u8; 4]) -> Result<Option<Self>, CaptureError> {
-        let Some((order, fraction_ns)) = [Order::Little, Order::Big]
-            .into_iter()
-            .find_map(|order| match order.u32(magic) {
-                MICROSECONDS => Some((order, 1000)),
-                NANOSECONDS => Some((order, 1)),
-                _ => None,
-            })
+        let Some((order, fraction_ns)) =
+            [Order::Little, Order::Big]
+                .into_iter()
+                .find_map(|order| match order.u32(magic) {
+                    MICROSECONDS => Some((order, 1000)),
+                    NANOSECONDS => Some((order, 1)),
+                    _ => None,
+                })
         else {
             return Ok(None);
         };

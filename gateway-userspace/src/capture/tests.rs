@@ -22,13 +22,21 @@ fn read(source: impl Read) -> (Vec<Seen>, Result<(), CaptureError>) {
             Ok(Some(packet)) => {
                 let truncated = packet.data.len() < packet.wire_len as usize;
                 assert_eq!(packet.is_truncated(), truncated);
-                packets.push((packet.time_ns, packet.link_type, packet.wire_len, packet.data.to_vec()));
+                packets.push((
+                    packet.time_ns,
+                    packet.link_type,
+                    packet.wire_len,
+                    packet.data.to_vec(),
+                ));
             }
             Ok(None) => break Ok(()),
             Err(error) => break Err(error),
         }
     };
-    assert!(matches!(reader.next(), Ok(None)), "after the end there is nothing");
+    assert!(
+        matches!(reader.next(), Ok(None)),
+        "after the end there is nothing"
+    );
     (packets, end)
 }
 
@@ -285,7 +293,11 @@ fn damage_is_named_with_its_place() {
             "a packet of 262145 bytes",
         ),
         (patched(packet.clone(), 4, 8), block_at + 4, "a block of 8 bytes"),
-        (patched(packet.clone(), 4, 61), block_at + 4, "a block of 61 bytes"),
+        (
+            patched(packet.clone(), 4, 61),
+            block_at + 4,
+            "a block of 61 bytes",
+        ),
         (
             patched(packet.clone(), 8, 1),
             block_at + 8,
@@ -361,7 +373,11 @@ fn a_claimed_length_takes_no_memory() {
     let mut reader = Reader::new(&file[..]).unwrap();
     assert!(matches!(
         reader.next(),
-        Err(CaptureError::Truncated { at: 40, began: 24, .. })
+        Err(CaptureError::Truncated {
+            at: 40,
+            began: 24,
+            ..
+        })
     ));
     assert!(reader.data.capacity() < 64);
     // A block of four gigabytes that is no packet is passed over: as far as the file goes.
