@@ -429,7 +429,11 @@ impl<'n> Daemon<'n> {
     /// `weir`, inside the namespace, run by a user with these capabilities and no way to others.
     fn unprivileged(&self, capabilities: &[&str], user: u32, groups: &[u32]) -> Command {
         let mut command = self.netns.command("setpriv");
-        let held: String = capabilities.iter().map(|name| format!(",+{name}")).collect();
+        let held: String = capabilities
+            .iter()
+            .map(|name| format!(",+{name}"))
+            .collect::<Vec<_>>()
+            .concat();
         for set in ["--bounding-set", "--inh-caps", "--ambient-caps"] {
             command.arg(format!("{set}=-all{held}"));
         }

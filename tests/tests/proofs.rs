@@ -97,7 +97,7 @@ fn packets_alone_prove_nobody() -> Result<()> {
     serve(&site.node)?;
     let weir = site.weir(RESERVED)?;
     // What looks like the middle of a connection, and like the end of a handshake.
-    let pretender: Vec<Vec<u8>> = [SYN, ACK, ACK, ACK]
+    let frames: Vec<Vec<u8>> = [SYN, ACK, ACK, ACK]
         .iter()
         .enumerate()
         .map(|(at, flags)| {
@@ -110,10 +110,10 @@ fn packets_alone_prove_nobody() -> Result<()> {
             frame
         })
         .collect();
-    site.send(&pretender, 20)?;
+    site.send(&frames, 20)?;
     site.send(&[datagram("192.0.2.1", 60)], 100)?;
     let before = counts(&weir.metrics()?, "web", &[]);
-    site.send(&pretender, 20)?;
+    site.send(&frames, 20)?;
     let after = weir.metrics()?;
     let pretended = counts(&after, "web", &[]).since(before);
     ensure!(pretended.pass <= 1 && pretended.drop >= 19, "{pretended:?}");

@@ -169,7 +169,7 @@ fn generation(policy: &Policy, levers: &[Lever], now_ns: u64, image: &mut Image)
         .fold(0, |used, subject| used | subject.flags);
     let offers = subject_flags::RESERVE | subject_flags::BLOCK;
     set(used & (0b1111 * subject_flags::TIER) != 0, flags::LIMITS);
-    set(used & (0b11 * subject_flags::TIER | offers) != 0, flags::PROOFS);
+    set(used & ((0b11 * subject_flags::TIER) | offers) != 0, flags::PROOFS);
     set(used & offers != 0, flags::OFFERS);
     for lever in levers {
         if let Lever::Bypass {

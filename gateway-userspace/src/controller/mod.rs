@@ -36,13 +36,10 @@ mod status;
 mod upkeep;
 
 #[cfg(any(test, feature = "fuzzing"))]
-#[cfg_attr(
-    not(test),
-    allow(
-        clippy::unwrap_used,
-        dead_code,
-        reason = "the kernel half of tests; fuzz targets use some of it"
-    )
+#[allow(
+    clippy::unwrap_used,
+    dead_code,
+    reason = "the kernel half of tests; fuzz targets use some of it"
 )]
 mod fake;
 #[cfg(test)]

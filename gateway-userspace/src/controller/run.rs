@@ -87,8 +87,7 @@ impl RunError {
     /// The process's exit code: 2 for wrong usage or an invalid policy, else 1.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Policy(_) | Self::NoInterface => 2,
-            Self::Listen(ListenError::Public { .. }) => 2,
+            Self::Policy(_) | Self::NoInterface | Self::Listen(ListenError::Public { .. }) => 2,
             _ => 1,
         }
     }

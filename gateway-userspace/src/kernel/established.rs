@@ -13,7 +13,7 @@ use gateway_core::{
 
 use super::{Dataplane, KernelError, pins::io_error};
 
-/// `TCP_ESTABLISHED` (include/net/tcp_states.h), as the tables of connections print it.
+/// `TCP_ESTABLISHED` (`include/net/tcp_states.h`), as the tables of connections print it.
 const ESTABLISHED: &str = "01";
 
 /// A peer: whether it is an IPv6 address, and the address.

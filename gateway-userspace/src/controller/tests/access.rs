@@ -65,7 +65,7 @@ async fn answers(served: &Served) -> Duration {
 #[tokio::test]
 async fn a_thousand_idle_connections_and_half_heads_stall_nobody() {
     let served = Served::start().await;
-    let mut held: (Vec<UnixStream>, Vec<TcpStream>) = (Vec::new(), Vec::new());
+    let mut open: (Vec<UnixStream>, Vec<TcpStream>) = (Vec::new(), Vec::new());
     for at in 0..500 {
         let mut unix = UnixStream::connect(served.socket()).await.unwrap();
         let mut tcp = TcpStream::connect(served.web).await.unwrap();
@@ -73,36 +73,36 @@ async fn a_thousand_idle_connections_and_half_heads_stall_nobody() {
             let _ = unix.write_all(b"GET /v1/status HTTP/1.1\r\nx: ").await;
             let _ = tcp.write_all(b"GET /metrics HTTP/1.1\r\nx: ").await;
         }
-        held.0.push(unix);
-        held.1.push(tcp);
+        open.0.push(unix);
+        open.1.push(tcp);
     }
     let took = answers(&served).await;
     assert!(took < AT_ONCE, "{took:?}");
     // Those who only sat there have given way, the oldest first.
     let mut end = [0; 1];
-    let first = tokio::time::timeout(AT_ONCE, held.0[0].read(&mut end)).await;
+    let first = tokio::time::timeout(AT_ONCE, open.0[0].read(&mut end)).await;
     assert!(matches!(first, Ok(Ok(0) | Err(_))), "{first:?}");
 }
 
 #[tokio::test]
 async fn slow_bodies_deaf_clients_and_garbage_stall_nobody() {
     let served = Served::start().await;
-    let mut held = Vec::new();
+    let mut open = Vec::new();
     for at in 0..20 {
         let mut client = UnixStream::connect(served.socket()).await.unwrap();
         // Each waits for a body of which one byte comes.
         let head = "POST /v1/levers HTTP/1.1\r\nhost: w\r\ncontent-length: 1000\r\n\r\n{";
         client.write_all(head.as_bytes()).await.unwrap();
-        held.push(client);
+        open.push(client);
         // Each asks far more than it will read.
         let mut deaf = UnixStream::connect(served.socket()).await.unwrap();
         let many = "GET /v1/openapi.json HTTP/1.1\r\nhost: w\r\n\r\n".repeat(200);
         let _ = tokio::time::timeout(Duration::from_millis(20), deaf.write_all(many.as_bytes())).await;
-        held.push(deaf);
+        open.push(deaf);
         let mut garbage = UnixStream::connect(served.socket()).await.unwrap();
-        let bytes: Vec<u8> = (0..100_000u32).map(|n| (n * (at + 7) >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..100_000u32).map(|n| ((n * (at + 7)) >> 3) as u8).collect();
         let _ = tokio::time::timeout(Duration::from_millis(20), garbage.write_all(&bytes)).await;
-        held.push(garbage);
+        open.push(garbage);
     }
     let took = answers(&served).await;
     assert!(took < AT_ONCE, "{took:?}");
@@ -123,7 +123,10 @@ async fn large_heads_long_paths_and_large_bodies_are_refused() {
     };
     let long = "x".repeat(5_000);
     let large = "x".repeat(100_000);
-    let many: String = (0..100).map(|n| format!("h{n}: 1\r\n")).collect();
+    let many: String = (0..100)
+        .map(|n| format!("h{n}: 1\r\n"))
+        .collect::<Vec<_>>()
+        .concat();
     let ask = |path: &str, headers: &str| {
         format!("GET {path} HTTP/1.1\r\nhost: w\r\nconnection: close\r\n{headers}\r\n")
     };

@@ -117,8 +117,8 @@ pub(crate) fn compare(quick: bool) -> Result<()> {
 pub(crate) fn overload() -> Result<()> {
     const LIMIT: u64 = 10;
     // The kernel patches itself for each test-run of another XDP program, which takes milliseconds.
-    const TURNS: u64 = 300;
-    const OTHERS: u32 = 20_000;
+    const TURNS: u64 = 60;
+    const OTHERS: u32 = 200_000;
     let text = policy(&format!("packets = {{ rate = 1, burst = {LIMIT} }}"), 65_536);
     let greedy = Frame::new()
         .ip("21.0.0.1", "10.77.0.2")
