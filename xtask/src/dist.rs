@@ -17,8 +17,9 @@ use crate::{
 /// Where the unit file says that the program is.
 const UNIT_PROGRAM: &str = "/usr/local/bin/weir";
 /// Files of the archive besides the program: where they are in the workspace.
-const ACCOMPANYING: [&str; 5] = [
+const ACCOMPANYING: [&str; 6] = [
     "packaging/weir.service",
+    "packaging/weir.sysusers",
     "packaging/policy.example.toml",
     "packaging/README.md",
     "LICENSE-MIT",
@@ -110,6 +111,11 @@ pub(crate) fn install(prefix: &Path, destdir: Option<&Path>) -> Result<()> {
             content: unit_for(&String::from_utf8(unit)?, prefix).into_bytes(),
             mode: 0o644,
         },
+        Item {
+            to: under(destdir, &prefix.join("lib/sysusers.d/weir.conf")),
+            content: read(&root().join("packaging/weir.sysusers"))?,
+            mode: 0o644,
+        },
     ];
     for item in &items {
         item.install()?;
@@ -130,7 +136,7 @@ pub(crate) fn install(prefix: &Path, destdir: Option<&Path>) -> Result<()> {
         );
     }
     if destdir.is_none() {
-        println!("next: systemctl daemon-reload && systemctl enable --now weir");
+        println!("next: systemd-sysusers && systemctl daemon-reload && systemctl enable --now weir");
     }
     Ok(())
 }

@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::linker::{self, Linker};
+use super::{
+    linker::{self, Linker},
+    tester::Tester,
+};
 use crate::{call::Call, rights::Rights};
 
 /// The rustup name under which a distribution's toolchain with a prebuilt BPF core is linked. The
@@ -167,6 +170,8 @@ pub(crate) struct Facts {
     /// Whether a BPF file system is mounted at `/sys/fs/bpf`.
     pub(crate) bpffs: bool,
     pub(crate) manager: Manager,
+    /// The API tester, where the scope needs it.
+    pub(crate) tester: Option<Tester>,
 }
 
 impl Facts {
@@ -215,6 +220,7 @@ impl Facts {
             tools_missing: tools(scope)
                 .filter(|tool| find_program(tool.program).is_none())
                 .collect(),
+            tester: (scope >= Scope::Everything).then(Tester::find),
             bpffs: bpffs_mounted(&fs::read_to_string("/proc/self/mounts").unwrap_or_default()),
             manager: if find_program("apt-get").is_some() {
                 Manager::Apt

@@ -5,6 +5,7 @@ mod facts;
 mod linker;
 mod packages;
 mod plan;
+mod tester;
 
 use anyhow::{Result, bail};
 

@@ -71,6 +71,7 @@ pub(crate) fn plan(facts: &Facts, packages: &dyn Packages) -> Plan {
     let llvm = planner.compiler();
     planner.linker(llvm);
     planner.components();
+    planner.tester();
     if !planner.apt.is_empty() {
         let call = Call::new("apt-get", ["install", "-y", "-q", "--no-install-recommends"])
             .args(planner.apt.iter().map(String::as_str))
@@ -123,6 +124,28 @@ impl Planner<'_> {
         if !self.facts.bpffs {
             let call = Call::new("mount", ["-t", "bpf", "bpf", "/sys/fs/bpf"]);
             self.plan.step("mount the BPF file system", call, true);
+        }
+    }
+
+    /// Plans for the API tester.
+    fn tester(&mut self) {
+        let Some(tester) = self.facts.tester.as_ref().filter(|tester| !tester.installed) else {
+            return;
+        };
+        if !tester.python {
+            match self.facts.manager {
+                Manager::Apt => self.apt.extend(["python3".to_owned(), "python3-venv".to_owned()]),
+                Manager::Dnf => {
+                    let call = Call::new("dnf", ["install", "-y", "python3", "python3-pip"]);
+                    self.plan.step("install Python for the API tester", call, true);
+                }
+                Manager::Other => self.plan.missing.push(
+                    "the API tester needs Python 3 with its venv module: install it with your package manager".into(),
+                ),
+            }
+        }
+        for (why, call) in tester.steps() {
+            self.plan.step(why, call, false);
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::*;
 use crate::{
     rights::Rights,
-    setup::{facts::tools, linker::Linker},
+    setup::{facts::tools, linker::Linker, tester::Tester},
 };
 
 /// Package lists that offer what a test says.
@@ -72,6 +72,7 @@ fn bare() -> Facts {
         tools_missing: tools(Scope::Everything).collect(),
         bpffs: false,
         manager: Manager::Apt,
+        tester: None,
     }
 }
 
@@ -365,4 +366,32 @@ fn elsewhere_the_missing_tools_are_named() {
         plan.missing,
         ["the tests need tcpdump: install them with your package manager"]
     );
+}
+
+#[test]
+fn the_api_tester_gets_an_environment_of_its_own() {
+    let mut facts = ready();
+    let mut tester = Tester {
+        python: true,
+        installed: false,
+        folder: "/t/schemathesis".into(),
+        requirements: "/w/tests/api-tester.txt".into(),
+    };
+    facts.tester = Some(tester.clone());
+    let calls = |facts: &Facts| -> Vec<String> {
+        let plan = plan(facts, &debian());
+        plan.steps.iter().map(|step| step.call.to_string()).collect()
+    };
+    let steps = calls(&facts);
+    assert_eq!(steps[0], "python3 -m venv --clear /t/schemathesis");
+    assert!(
+        steps[1].starts_with("/t/schemathesis/bin/pip install")
+            && steps[1].ends_with("-r /w/tests/api-tester.txt")
+    );
+    tester.python = false;
+    facts.tester = Some(tester.clone());
+    assert!(calls(&facts)[0].contains("python3-venv"), "{:?}", calls(&facts));
+    tester.installed = true;
+    facts.tester = Some(tester);
+    assert!(calls(&facts).is_empty());
 }
