@@ -1,11 +1,17 @@
 //! `cargo xtask fuzz`: the fuzz targets, built with the coverage that libFuzzer follows, bounded or for as long as is asked.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::{
+    call::Call,
+    rights::Rights,
     setup::{self, Mode, Scope},
     tally::Tally,
     workspace::{self, cargo},
@@ -14,12 +20,13 @@ use crate::{
 /// What `cargo xtask fuzz` takes.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// The targets (frames, policy, capture, api, state); none: all of them, one after the other
+    /// The targets (frames, policy, capture, api, state), or differential: mutations of the frames' corpus through the
+    /// kernel and its twin, as root; none: all of the former, one after the other
     targets: Vec<String>,
     /// Executions of each target
     #[arg(long, default_value_t = 10_000_000)]
     runs: u64,
-    /// Stop each target after so many seconds, whatever it has done by then
+    /// Stop each target after so many seconds, whatever it has done by then; not for differential
     #[arg(long)]
     seconds: Option<u64>,
 }
@@ -30,6 +37,9 @@ struct Target {
     runs: u64,
     longest: u32,
 }
+
+/// Not a target of libFuzzer, but the test of that name.
+const DIFFERENTIAL: &str = "differential";
 
 /// Together about a minute on two cores.
 const TARGETS: [Target; 5] = [
@@ -77,6 +87,9 @@ const COVERAGE: [&str; 9] = [
 /// Runs the targets that are asked for.
 pub(crate) fn fuzz(options: &Options) -> Result<()> {
     setup::setup(Scope::Everything, Mode::Quiet)?;
+    if options.targets == [DIFFERENTIAL] {
+        return differential(options.runs);
+    }
     let asked: Vec<&Target> = if options.targets.is_empty() {
         TARGETS.iter().collect()
     } else {
@@ -86,19 +99,44 @@ pub(crate) fn fuzz(options: &Options) -> Result<()> {
                 .find(|target| target.name == *name)
                 .with_context(|| {
                     let names: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
-                    format!("there is no target {name:?}; there are {}", names.join(", "))
+                    format!(
+                        "there is no target {name:?}; there are {}, and {DIFFERENTIAL} by itself",
+                        names.join(", ")
+                    )
                 })
         };
         options.targets.iter().map(find).collect::<Result<_>>()?
     };
     let programs = build()?;
     for target in asked {
-        run(&programs, target, options.runs, options.seconds)?;
+        let found = workspace::target_dir()?.join("fuzz/corpus").join(target.name);
+        run(&programs, target, &found, options.runs, options.seconds)?;
     }
     Ok(())
 }
 
-/// Runs every target for its bounded number of executions, counted as one check each.
+/// So many frames, made of the frames' corpus, through the kernel and its twin.
+fn differential(frames: u64) -> Result<()> {
+    const FRAMES: &str = "WEIR_DIFFERENTIAL_FRAMES";
+    let mut call = cargo(["test", "--package", "weir-tests", "--test", DIFFERENTIAL])
+        .args(["--", "--exact", "corpus_frames"])
+        .env(FRAMES, frames.to_string());
+    match Rights::of_this_process() {
+        Rights::Root => (),
+        // Only the test runs as root, not the compiler.
+        Rights::Sudo => {
+            let host = workspace::host()?.to_uppercase().replace('-', "_");
+            let runner = format!("sudo -n --preserve-env={FRAMES}");
+            call = call.env(format!("CARGO_TARGET_{host}_RUNNER"), runner);
+        }
+        Rights::None => bail!(
+            "{DIFFERENTIAL} runs frames in the kernel: run it as root, or with sudo that asks for no password"
+        ),
+    }
+    call.run()
+}
+
+/// Runs every target for its bounded number of executions from the repository's corpus, counted as one check each.
 pub(crate) fn bounded(tally: &mut Tally) {
     let programs = match build() {
         Ok(programs) => programs,
@@ -108,12 +146,19 @@ pub(crate) fn bounded(tally: &mut Tally) {
         }
     };
     for target in &TARGETS {
-        let result = run(&programs, target, target.runs, None);
+        let result = bounded_run(&programs, target);
         if let Err(error) = &result {
             println!("{error:#}");
         }
         tally.check(&format!("fuzz {}", target.name), result.is_ok());
     }
+}
+
+/// The same executions each time, as long as the code is the same: nothing that longer runs have found takes part.
+fn bounded_run(programs: &Path, target: &Target) -> Result<()> {
+    let found = workspace::target_dir()?.join("fuzz/bounded").join(target.name);
+    let _ = fs::remove_dir_all(&found);
+    run(programs, target, &found, target.runs, None)
 }
 
 /// Builds the targets in a folder of their own, for the flags differ; returns where they are.
@@ -137,18 +182,17 @@ fn build() -> Result<PathBuf> {
     Ok(folder.join(host).join("release"))
 }
 
-fn run(programs: &std::path::Path, target: &Target, runs: u64, seconds: Option<u64>) -> Result<()> {
+/// Runs a target, from the repository's corpus and what is in `found`, where new inputs go.
+fn run(programs: &Path, target: &Target, found: &Path, runs: u64, seconds: Option<u64>) -> Result<()> {
     let name = target.name;
-    let folder = workspace::target_dir()?.join("fuzz");
-    let (found, findings) = (folder.join("corpus").join(name), folder.join("findings"));
-    for folder in [&found, &findings] {
+    let findings = workspace::target_dir()?.join("fuzz/findings");
+    for folder in [found, &findings] {
         fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     }
     let fuzz = workspace::root().join("fuzz");
     let mut args = vec![
         format!("-runs={runs}"),
         format!("-max_len={}", target.longest),
-        // The same executions each time, as long as the code is the same.
         "-seed=1".to_owned(),
         "-print_final_stats=1".to_owned(),
         "-verbosity=0".to_owned(),
@@ -167,8 +211,19 @@ fn run(programs: &std::path::Path, target: &Target, runs: u64, seconds: Option<u
     args.push(fuzz.join("corpus").join(name).display().to_string());
     println!("fuzz {name}: {runs} executions");
     let program = programs.join(name);
-    let call = crate::call::Call::new(program.display().to_string(), args);
-    if !call.succeeds()? {
+    // What a target writes stays in memory, where there is such a place, and goes when it has ended, however it did.
+    let memory = Path::new("/dev/shm");
+    let parent = if memory.is_dir() {
+        memory.to_owned()
+    } else {
+        std::env::temp_dir()
+    };
+    let scratch = parent.join(format!("weir-fuzz-{}", std::process::id()));
+    fs::create_dir_all(&scratch).with_context(|| format!("cannot create {}", scratch.display()))?;
+    let call = Call::new(program.display().to_string(), args).env("TMPDIR", scratch.display().to_string());
+    let passed = call.succeeds();
+    let _ = fs::remove_dir_all(&scratch);
+    if !passed? {
         bail!(
             "{name} found a fault; the input is the newest file {}/{name}-*: run `{} FILE` to see it again, mend it, and add the \
              file to fuzz/corpus/{name}",

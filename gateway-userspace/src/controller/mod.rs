@@ -36,11 +36,8 @@ mod status;
 mod upkeep;
 
 #[cfg(any(test, feature = "fuzzing"))]
-#[allow(
-    clippy::unwrap_used,
-    dead_code,
-    reason = "the kernel half of tests; fuzz targets use some of it"
-)]
+#[allow(clippy::unwrap_used, reason = "the kernel half of tests")]
+#[cfg_attr(not(test), allow(dead_code, reason = "fuzz targets use some of it"))]
 mod fake;
 #[cfg(test)]
 mod tests;

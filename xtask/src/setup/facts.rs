@@ -83,7 +83,14 @@ pub(crate) struct Tool {
 }
 
 /// The programs that the tests in the kernel use, this one and others.
-const TOOLS: [Tool; 8] = [
+const TOOLS: [Tool; 9] = [
+    // For libFuzzer.
+    Tool {
+        program: "c++",
+        scope: Scope::Everything,
+        apt: "g++",
+        dnf: "gcc-c++",
+    },
     Tool {
         program: "ip",
         scope: Scope::Everything,
