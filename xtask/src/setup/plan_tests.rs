@@ -109,7 +109,7 @@ fn a_bare_debian_gets_its_own_compiler() {
     assert_eq!(
         commands(&plan),
         [
-            "DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends iproute2 ethtool tcpdump \
+            "DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends g++ iproute2 ethtool tcpdump \
              util-linux rustc-web cargo-web libstd-rust-web-dev-bpf llvm-22-dev",
             "mount -t bpf bpf /sys/fs/bpf",
             "rustup toolchain link weir-bpf /usr",
@@ -348,7 +348,7 @@ fn fedora_gets_its_tools_by_their_names_there() {
     };
     assert_eq!(
         commands(&plan(&facts, &nothing_offered())),
-        ["dnf install -y iproute ethtool tcpdump util-linux"]
+        ["dnf install -y gcc-c++ iproute ethtool tcpdump util-linux"]
     );
 }
 
