@@ -2,11 +2,13 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     os::fd::{AsFd, OwnedFd},
+    thread,
     time::{Duration, Instant},
 };
 
+use anyhow::Result;
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -18,6 +20,19 @@ use nix::{
         },
     },
 };
+
+use crate::netns::Netns;
+
+/// Accepts connections to port 80 of a namespace, of both families, and closes them, for as long as the test lives.
+pub fn serve(netns: &Netns) -> Result<()> {
+    let listener = netns.run(|| TcpListener::bind("[::]:80"))??;
+    thread::spawn(move || {
+        for connection in listener.incoming() {
+            drop(connection);
+        }
+    });
+    Ok(())
+}
 
 /// Begins a connection from `source` (its port may be 0) to `target` without waiting for it. The
 /// stream does not block; it becomes writable when the connection stands or has failed.

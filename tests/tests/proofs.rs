@@ -20,17 +20,6 @@ use weir_tests::{
 const RESERVED: &str = "version = 1\n[[service]]\nname = \"web\"\nprotocol = [\"tcp\", \"udp\"]\nports = [80]\n\
                         [service.total]\npackets = { rate = 1, burst = 100 }\nreserve = \"50%\"\n";
 
-/// Accepts connections to port 80 of a namespace for as long as it lives.
-fn serve(netns: &Netns) -> Result<()> {
-    let listener = netns.run(|| TcpListener::bind("[::]:80"))??;
-    thread::spawn(move || {
-        for connection in listener.incoming() {
-            drop(connection);
-        }
-    });
-    Ok(())
-}
-
 fn connect(netns: &Netns, source: &str, target: &str, within: Duration) -> Result<()> {
     let source = SocketAddr::new(source.parse::<IpAddr>()?, 0);
     let target = SocketAddr::new(target.parse::<IpAddr>()?, 80);
@@ -64,7 +53,7 @@ fn strangers_stop_before(site: &Site, weir: &Daemon<'_>, proven: &str) -> Result
 fn a_connection_of_this_host_proves_its_peer() -> Result<()> {
     for (peer, node) in [("10.77.0.1", "10.77.0.2"), ("fd77::1", "fd77::2")] {
         let site = Site::new()?;
-        serve(&site.node)?;
+        tcp::serve(&site.node)?;
         let weir = site.weir(RESERVED)?;
         connect(&site.client, peer, node, Duration::from_secs(5))?;
         strangers_stop_before(&site, &weir, peer)?;
@@ -94,7 +83,7 @@ fn a_connection_from_before_weir_proves_its_peer() -> Result<()> {
 #[test]
 fn packets_alone_prove_nobody() -> Result<()> {
     let site = Site::new()?;
-    serve(&site.node)?;
+    tcp::serve(&site.node)?;
     let weir = site.weir(RESERVED)?;
     // What looks like the middle of a connection, and like the end of a handshake.
     let frames: Vec<Vec<u8>> = [SYN, ACK, ACK, ACK]
@@ -135,7 +124,7 @@ fn a_handshake_that_passes_through_proves_its_source() -> Result<()> {
     site.node.sysctl("net/ipv4/ip_forward", "1")?;
     site.client.route("10.78.0.0/24", "10.77.0.2".parse()?)?;
     server.route("10.77.0.0/24", "10.78.0.1".parse()?)?;
-    serve(&server)?;
+    tcp::serve(&server)?;
     let weir = site.weir(RESERVED)?;
     connect(&site.client, "10.77.0.1", "10.78.0.2", Duration::from_secs(5))?;
     strangers_stop_before(&site, &weir, "10.77.0.1")
@@ -151,7 +140,7 @@ fn blocking(drops: u32) -> String {
 #[test]
 fn only_a_proven_source_is_blocked_whole() -> Result<()> {
     let site = Site::new()?;
-    serve(&site.node)?;
+    tcp::serve(&site.node)?;
     let weir = site.weir(&blocking(100))?;
     connect(&site.client, "10.77.0.1", "10.77.0.2", Duration::from_secs(5))?;
     for (source, whole) in [("10.77.0.1", true), ("10.77.0.8", false)] {

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     thread,
     time::{Duration, Instant},
 };
@@ -14,7 +14,6 @@ use weir_tests::{
     flood::Flood,
     frame::{Frame, SYN},
     link,
-    netns::Netns,
     sender::{Plan, Sender},
     site::{Site, counts, reason},
     tcp,
@@ -46,16 +45,6 @@ fn flood(site: &Site, frame: impl Fn(u32) -> Vec<u8>) -> Result<Flood> {
         ..Plan::count(u64::MAX)
     };
     Flood::start(&site.client, "eth1", frames, plan.on_cpu(1))
-}
-
-fn serve(netns: &Netns) -> Result<()> {
-    let listener = netns.run(|| TcpListener::bind("0.0.0.0:80"))??;
-    thread::spawn(move || {
-        for connection in listener.incoming() {
-            drop(connection);
-        }
-    });
-    Ok(())
 }
 
 /// How long a newcomer needs to connect: a SYN at once, again after 1, 3 and 7 seconds.
@@ -100,7 +89,7 @@ fn a_million_sources_disturb_nobody() -> Result<()> {
     // Deeper than this machine can stall a sender: a bucket that is full in the meantime would lose what refills.
     const BURST: u64 = 10_000;
     let site = lab()?;
-    serve(&site.node)?;
+    tcp::serve(&site.node)?;
     let service = |name: &str, port: u16| {
         format!(
             "[[service]]\nname = \"{name}\"\nprotocol = [\"tcp\", \"udp\"]\nports = [{port}]\n[service.per_source]\n\
@@ -179,7 +168,7 @@ fn a_million_sources_disturb_nobody() -> Result<()> {
 fn newcomers_get_through_a_flood_of_syns() -> Result<()> {
     const RATE: u64 = 500;
     let site = lab()?;
-    serve(&site.node)?;
+    tcp::serve(&site.node)?;
     let weir = start(
         &site,
         &format!(

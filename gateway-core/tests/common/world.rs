@@ -190,6 +190,11 @@ impl World {
         proof::offer(&self, &KEY, self.now_ns, &packet);
     }
 
+    /// Empties the table of proofs.
+    pub(crate) fn forget_proofs(&self) {
+        self.proofs.borrow_mut().clear();
+    }
+
     /// How many words of the table of proofs are in use.
     pub(crate) fn proofs(&self) -> usize {
         self.proofs.borrow().len()
