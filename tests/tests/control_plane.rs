@@ -190,6 +190,13 @@ fn a_lost_controller_opens_the_node_after_its_time_and_a_new_one_closes_it() -> 
     thread::sleep(Duration::from_secs(11));
     flood("192.0.2.3")?;
 
+    let bpffs = weir.bpffs_path();
+    let doctor = weir.cli(&["doctor", "--bpffs", &bpffs.to_string_lossy()])?;
+    ensure!(
+        doctor.code == 1 && doctor.stdout.contains("the node has been open for"),
+        "{doctor:?}"
+    );
+
     weir.start()?;
     ensure!(weir.log().contains("the node was open"), "{}", weir.log());
     let after = counts(&weir.metrics()?, "web", &[]).since(alive);

@@ -9,6 +9,7 @@ mod ethtool;
 mod features;
 mod interface;
 pub(crate) mod netlink;
+mod silence;
 pub(crate) mod stranger;
 mod survey;
 mod system;
@@ -117,6 +118,7 @@ pub fn examine(options: &Options) -> Vec<Finding> {
     let facts = system::Facts::read(&options.bpffs);
     let mut findings = system::judge(&facts);
     findings.extend(features::findings(&facts));
+    findings.extend(silence::findings(options));
     findings.extend(survey::findings(options, facts.version));
     findings
 }

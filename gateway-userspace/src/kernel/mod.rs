@@ -345,6 +345,17 @@ pub fn attachments(bpffs: &Path) -> Result<Vec<Attachment>, KernelError> {
     attach::list(bpffs)
 }
 
+/// From when on the node is judged as under `mode = "monitor"` (0: never), without taking the lock of `bpffs`; `None` where
+/// nothing is pinned that this version understands, or this process may not read it.
+pub fn open_at(bpffs: &Path) -> Option<u64> {
+    let (_, set) = pins::sets(bpffs).ok()?.pop()?;
+    let control = Map::open(&pins::map(&set, "CONTROL")).ok()?;
+    let word = |word: Control| control.get::<u32, u64>(&(word as u32)).ok().flatten();
+    (word(Control::Abi) == Some(ABI))
+        .then(|| word(Control::OpenAt))
+        .flatten()
+}
+
 /// Takes enforcement off the named interfaces (all, for none), and with the last one removes what is pinned: also where
 /// another version of weir pinned it. Returns those that it was taken off, and those that remain.
 ///

@@ -138,3 +138,89 @@ async fn large_heads_long_paths_and_large_bodies_are_refused() {
     let body = "POST /v1/policy/apply HTTP/1.1\r\nhost: w\r\nconnection: close\r\ncontent-length: 99999999999\r\n\r\n";
     assert_eq!(refused(body.to_owned()).await, "413");
 }
+
+/// Reads all that comes, and returns it with how long it took on the paused clock.
+async fn until_the_end(mut client: UnixStream) -> (Vec<u8>, u64) {
+    let began = tokio::time::Instant::now();
+    let mut bytes = Vec::new();
+    let mut piece = [0; 4096];
+    while let Ok(read @ 1..) = client.read(&mut piece).await {
+        bytes.extend_from_slice(&piece[..read]);
+    }
+    (bytes, began.elapsed().as_secs())
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_come_ends_the_connection() {
+    let served = Served::start().await;
+    for begun in ["", "GET /v1/bans HTTP/1.1\r\nx"] {
+        let mut client = UnixStream::connect(served.socket()).await.unwrap();
+        client.write_all(begun.as_bytes()).await.unwrap();
+        tokio::time::pause();
+        let (_, seconds) = until_the_end(client).await;
+        tokio::time::resume();
+        assert!((9..=11).contains(&seconds), "{begun:?}: {seconds}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_told_so() {
+    let served = Served::start().await;
+    let mut client = UnixStream::connect(served.socket()).await.unwrap();
+    let begun = "POST /v1/levers HTTP/1.1\r\nhost: w\r\nconnection: close\r\ncontent-length: 1000\r\n\r\n{";
+    client.write_all(begun.as_bytes()).await.unwrap();
+    tokio::time::pause();
+    let (answer, seconds) = until_the_end(client).await;
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 408 ") && answer.contains("\"timeout\""),
+        "{answer}"
+    );
+    assert!((59..=75).contains(&seconds), "{seconds}");
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_reads_ends_the_connection() {
+    let served = Served::start().await;
+    let mut client = UnixStream::connect(served.socket()).await.unwrap();
+    let ask = "GET /v1/openapi.json HTTP/1.1\r\nhost: w\r\n\r\n";
+    let asked = 100;
+    client.write_all(ask.repeat(asked).as_bytes()).await.unwrap();
+    tokio::time::pause();
+    // Long enough for the patience with one who does not read, too short for the end of every connection.
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let (answers, seconds) = until_the_end(client).await;
+    let whole = answers.windows(8).filter(|bytes| bytes == b"HTTP/1.1").count();
+    assert!(whole >= 1 && whole < asked, "{whole} answers");
+    assert!(seconds < 5, "{seconds}");
+}
+
+#[tokio::test]
+async fn a_connection_ends_after_its_last_request() {
+    let served = Served::start().await;
+    let stream = UnixStream::connect(served.socket()).await.unwrap();
+    let (mut reader, mut writer) = stream.into_split();
+    let sending = tokio::spawn(async move {
+        for _ in 0..1_010 {
+            if writer
+                .write_all(b"GET /v1/none HTTP/1.1\r\nhost: w\r\n\r\n")
+                .await
+                .is_err()
+            {
+                break;
+            }
+        }
+        writer
+    });
+    let mut bytes = Vec::new();
+    let mut piece = [0; 16_384];
+    while let Ok(read @ 1..) = reader.read(&mut piece).await {
+        bytes.extend_from_slice(&piece[..read]);
+    }
+    drop(sending.await);
+    let answers = bytes
+        .windows(13)
+        .filter(|bytes| bytes == b"HTTP/1.1 404 ")
+        .count();
+    assert_eq!(answers, 1_000);
+}
