@@ -4,7 +4,11 @@
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    thread,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -14,7 +18,7 @@ use weir_tests::{
     flood::Flood,
     frame::{Frame, SYN},
     link,
-    sender::{Plan, Sender},
+    sender::{Plan, Sender, Sent},
     site::{Site, counts, reason},
     tcp,
 };
@@ -45,6 +49,55 @@ fn flood(site: &Site, frame: impl Fn(u32) -> Vec<u8>) -> Result<Flood> {
         ..Plan::count(u64::MAX)
     };
     Flood::start(&site.client, "eth1", frames, plan.on_cpu(1))
+}
+
+/// First SYNs without end, none of them twice: one that came again after a second would count as a newcomer's.
+struct SynFlood {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Result<Sent>>,
+}
+
+impl SynFlood {
+    fn start(site: &Site) -> Result<Self> {
+        /// Frames of a round; between two of them the numbers are changed, which takes a fraction of their time.
+        const ROUND: u32 = 50_000;
+        let sender = Sender::open(&site.client, "eth1")?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let heard = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let syn = Frame::new()
+                .ip("20.0.0.0", "10.77.0.2")
+                .tcp(4_000, 80, SYN)
+                .build();
+            let mut frames = vec![syn; ROUND as usize];
+            let mut all = Sent {
+                frames: 0,
+                refused: 0,
+                took: Duration::ZERO,
+            };
+            for number in (0..u32::MAX - ROUND).step_by(ROUND as usize) {
+                for (frame, number) in frames.iter_mut().zip(number..) {
+                    frame[27..30].copy_from_slice(&number.to_be_bytes()[1..]);
+                    frame[38..42].copy_from_slice(&number.wrapping_mul(2_654_435_761).to_be_bytes());
+                }
+                if heard.load(Ordering::Relaxed) {
+                    break;
+                }
+                let sent = sender.send(&frames, &Plan::count(u64::from(ROUND)).on_cpu(1), || {
+                    heard.load(Ordering::Relaxed)
+                })?;
+                all.frames += sent.frames;
+                all.took += sent.took;
+            }
+            Ok(all)
+        });
+        Ok(Self { stop, thread })
+    }
+
+    fn end(self) -> Result<Sent> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| anyhow!("the flood panicked"))?
+    }
 }
 
 /// How long a newcomer needs to connect: a SYN at once, again after 1, 3 and 7 seconds.
@@ -176,14 +229,7 @@ fn newcomers_get_through_a_flood_of_syns() -> Result<()> {
              [service.total]\nconnections = {{ rate = {RATE}, burst = {RATE} }}\nreserve = \"20%\"\n"
         ),
     )?;
-    let flood = flood(&site, |number| {
-        let mut frame = Frame::new()
-            .ip(&spoofed(number), "10.77.0.2")
-            .tcp(1_024 + (number % 60_000) as u16, 80, SYN)
-            .build();
-        frame[38..42].copy_from_slice(&number.wrapping_mul(2_654_435_761).to_be_bytes());
-        frame
-    })?;
+    let flood = SynFlood::start(&site)?;
     thread::sleep(Duration::from_secs(2));
     let newcomers: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> = (50..70)
