@@ -154,10 +154,16 @@ pub enum Event {
     Blocked = 3,
     /// A notice did not fit the ring.
     Unnoticed = 4,
+    /// A sample was taken.
+    Sampled = 5,
+    /// A sample did not fit the ring.
+    Unsampled = 6,
+    /// A sample was over the cap.
+    Suppressed = 7,
 }
 
 /// How many kinds of [`Event`] there are.
-pub const EVENTS: u32 = 5;
+pub const EVENTS: u32 = 8;
 
 /// What was decided.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

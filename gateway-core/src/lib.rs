@@ -17,6 +17,8 @@ pub mod limit;
 pub mod line;
 pub mod packet;
 pub mod parse;
+pub mod profile;
 pub mod proof;
+pub mod sample;
 pub mod verdict;
 pub mod wire;

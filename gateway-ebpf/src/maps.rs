@@ -14,6 +14,7 @@ use gateway_core::{
     },
     judge::EVENTS,
     proof,
+    sample::{RING, SNAP, Sample},
 };
 
 /// One-word settings, by `image::Control`.
@@ -116,6 +117,10 @@ pub(crate) static ATTEMPTS: Array<u64, { proof::ATTEMPTS as usize }> = Array::ne
 /// What is worth an event.
 #[btf_map]
 pub(crate) static NOTICES: RingBuf<Notice, { NOTICE_BYTES as usize }> = RingBuf::new();
+
+/// Samples of the traffic.
+#[btf_map]
+pub(crate) static SAMPLES: RingBuf<[u8; size_of::<Sample>() + SNAP], { RING as usize }> = RingBuf::new();
 
 /// The recent specs of each bucket, by version.
 #[btf_map]

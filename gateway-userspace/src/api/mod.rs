@@ -10,6 +10,7 @@ pub mod prefix;
 mod revisions;
 mod rights;
 pub(crate) mod server;
+pub mod traffic;
 pub mod types;
 pub(crate) mod web;
 

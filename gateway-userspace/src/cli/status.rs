@@ -319,6 +319,8 @@ mod tests {
                 lost_race: 0,
                 uncounted: 0,
                 notice: 0,
+                sample: 0,
+                sample_suppressed: 0,
             },
             replaced: None,
             source_slots: SourceSlots {

@@ -40,6 +40,10 @@ fn policy(services: Vec<Service>) -> Policy {
             max_tracked: 1_024,
         },
         protect: Vec::new(),
+        sampling: crate::policy::model::Sampling {
+            one_in: 0,
+            max_per_second: 1,
+        },
         lists: Vec::new(),
         default: DefaultRule {
             action: DefaultAction::Pass,
@@ -61,6 +65,8 @@ fn service(name: &str) -> Service {
         only: Vec::new(),
         mode: Mode::Enforce,
         enforce_share_ppm: 1_000_000,
+        profile: false,
+        time: false,
         per_source: None,
         per_network: None,
         total: None,

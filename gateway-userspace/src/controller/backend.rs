@@ -8,8 +8,8 @@ use jiff::Timestamp;
 
 use crate::{
     kernel::{
-        Applied, Attachment, BanEntry, Counter, Dataplane, KernelError, Lever, ListContents, Losses, Notices,
-        Pending, Pinned, SourceSlots, XdpModeChoice,
+        Applied, Attachment, BanEntry, Counter, Dataplane, DistinctSources, KernelError, Lever, ListContents,
+        Losses, Notices, Pending, Pinned, Sample, Samples, ServiceProfile, SourceSlots, XdpModeChoice,
     },
     policy::model::Policy,
 };
@@ -51,6 +51,9 @@ pub trait Backend: Send {
     fn bans(&self) -> Result<Vec<BanEntry>, KernelError>;
     fn handshake_faults(&self) -> Vec<String>;
     fn notices(&self) -> Result<Box<dyn NoticeSource>, KernelError>;
+    fn samples(&self) -> Result<Box<dyn SampleSource>, KernelError>;
+    fn profiles(&self) -> Result<Vec<ServiceProfile>, KernelError>;
+    fn take_distinct(&mut self) -> Result<Vec<DistinctSources>, KernelError>;
     fn service_name(&self, number: u32) -> Option<String>;
     fn interface_name(&self, number: u32) -> Option<String>;
     fn set_open_at(&mut self, ns: u64) -> Result<(), KernelError>;
@@ -71,6 +74,24 @@ impl NoticeSource for Notices {
     }
 
     fn take(&mut self, most: usize) -> Vec<Notice> {
+        Self::take(self, most)
+    }
+}
+
+/// The ring of samples.
+pub trait SampleSource: Send {
+    /// The descriptor that becomes readable when many wait.
+    fn descriptor(&self) -> BorrowedFd<'_>;
+    /// Takes what is there, at most so many.
+    fn take(&mut self, most: usize) -> Vec<Sample>;
+}
+
+impl SampleSource for Samples {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        Self::descriptor(self)
+    }
+
+    fn take(&mut self, most: usize) -> Vec<Sample> {
         Self::take(self, most)
     }
 }
@@ -165,6 +186,18 @@ impl Backend for Dataplane {
 
     fn notices(&self) -> Result<Box<dyn NoticeSource>, KernelError> {
         Ok(Box::new(Self::notices(self)?))
+    }
+
+    fn samples(&self) -> Result<Box<dyn SampleSource>, KernelError> {
+        Ok(Box::new(Self::samples(self)?))
+    }
+
+    fn profiles(&self) -> Result<Vec<ServiceProfile>, KernelError> {
+        Self::profiles(self)
+    }
+
+    fn take_distinct(&mut self) -> Result<Vec<DistinctSources>, KernelError> {
+        Self::take_distinct(self)
     }
 
     fn service_name(&self, number: u32) -> Option<String> {

@@ -15,11 +15,11 @@ use gateway_core::image::Notice;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use super::backend::{Backend, Clock, Moment, NoticeSource};
+use super::backend::{Backend, Clock, Moment, NoticeSource, SampleSource};
 use crate::{
     kernel::{
-        Applied, Attachment, BanEntry, Counter, KernelError, Lever, ListContents, Losses, Pending, Pinned,
-        SourceSlots, XdpMode, XdpModeChoice,
+        Applied, Attachment, BanEntry, Counter, DistinctSources, KernelError, Lever, ListContents, Losses,
+        Pending, Pinned, Sample, ServiceProfile, SourceSlots, XdpMode, XdpModeChoice,
     },
     policy::model::Policy,
 };
@@ -43,6 +43,10 @@ pub(crate) struct Kernel {
     pub(crate) bans: BTreeMap<(IpNet, Option<String>), u64>,
     services: Vec<String>,
     notices: VecDeque<Notice>,
+    /// What waits in the ring of samples.
+    pub(crate) samples: VecDeque<Sample>,
+    pub(crate) profiles: Vec<ServiceProfile>,
+    pub(crate) distinct: Vec<DistinctSources>,
     wake: Option<UnixStream>,
     /// The next change is refused with this.
     pub(crate) refuse: Option<&'static str>,
@@ -100,6 +104,26 @@ impl Kernel {
 
 /// The fake ring; it is woken by a byte on a socket.
 struct FakeNotices(Fake, UnixStream);
+
+/// The ring of samples: nothing wakes its reader, who looks by itself.
+struct FakeSamples {
+    fake: Fake,
+    quiet: UnixStream,
+    /// Kept open, so that `quiet` stays silent.
+    _other_end: UnixStream,
+}
+
+impl SampleSource for FakeSamples {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.quiet.as_fd()
+    }
+
+    fn take(&mut self, most: usize) -> Vec<Sample> {
+        let mut kernel = self.fake.0.lock().unwrap();
+        let most = most.min(kernel.samples.len());
+        kernel.samples.drain(..most).collect()
+    }
+}
 
 impl NoticeSource for FakeNotices {
     fn descriptor(&self) -> BorrowedFd<'_> {
@@ -292,6 +316,24 @@ impl Backend for Fake {
         woken.set_nonblocking(true).unwrap();
         self.0.lock().unwrap().wake = Some(wake);
         Ok(Box::new(FakeNotices(self.clone(), woken)))
+    }
+
+    fn samples(&self) -> Result<Box<dyn SampleSource>, KernelError> {
+        let (wake, woken) = UnixStream::pair().unwrap();
+        woken.set_nonblocking(true).unwrap();
+        Ok(Box::new(FakeSamples {
+            fake: self.clone(),
+            quiet: woken,
+            _other_end: wake,
+        }))
+    }
+
+    fn profiles(&self) -> Result<Vec<ServiceProfile>, KernelError> {
+        Ok(self.0.lock().unwrap().profiles.clone())
+    }
+
+    fn take_distinct(&mut self) -> Result<Vec<DistinctSources>, KernelError> {
+        Ok(std::mem::take(&mut self.0.lock().unwrap().distinct))
     }
 
     fn service_name(&self, number: u32) -> Option<String> {

@@ -148,6 +148,8 @@ impl Dataplane {
             lost_race: read(Event::LostRace)?,
             uncounted: read(Event::Uncounted)?,
             notice: read(Event::Unnoticed)?,
+            sample: read(Event::Unsampled)?,
+            sample_suppressed: read(Event::Suppressed)?,
         })
     }
 

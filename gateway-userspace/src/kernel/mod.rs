@@ -14,8 +14,10 @@ mod notices;
 mod object;
 mod pending;
 mod pins;
+mod profiles;
 mod remount;
 mod rights;
+mod samples;
 mod state;
 mod sys;
 mod testrun;
@@ -41,7 +43,7 @@ use self::{
     state::State,
     sys::Map,
 };
-pub use self::{notices::Notices, testrun::TestProgram, types::*};
+pub use self::{notices::Notices, samples::Samples, testrun::TestProgram, types::*};
 use crate::policy::model::Source;
 
 /// The effective content of every list, by name: policy, files and live changes together.

@@ -43,6 +43,7 @@ pub(super) const MAPS: &[&str] = &[
     "OFFERS",
     "ATTEMPTS",
     "NOTICES",
+    "SAMPLES",
     "VERSIONS",
     "COUNTERS",
     "EVENTS_SEEN",

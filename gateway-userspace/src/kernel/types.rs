@@ -126,6 +126,72 @@ pub struct Losses {
     /// Notices of blocks that did not fit the ring.
     #[serde(default)]
     pub notice: u64,
+    /// Samples that did not fit the ring.
+    #[serde(default)]
+    pub sample: u64,
+    /// Samples over the cap of `[sampling] max_per_second`, which were not taken.
+    #[serde(default)]
+    pub sample_suppressed: u64,
+}
+
+/// A sampled packet.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Sample {
+    /// Everything but the bytes.
+    pub head: gateway_core::sample::Sample,
+    /// The first bytes of the frame, at most [`gateway_core::sample::SNAP`].
+    pub bytes: Vec<u8>,
+}
+
+/// What is left in one bucket.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct BucketLeft {
+    /// `per_source`, `per_network`, `class_total` or `total`.
+    pub tier: String,
+    /// `packets`, `bytes` or `connections`.
+    pub kind: String,
+    /// How much it would admit at once now.
+    pub left: u64,
+    /// How much it admits when it is full.
+    pub burst: u64,
+}
+
+/// What a service's traffic looks like, counted packet by packet in the kernel since the maps were made.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct ServiceProfile {
+    /// The service; `default` for none.
+    pub service: String,
+    /// TCP SYNs without ACK that arrived.
+    pub syn: u64,
+    /// SYN-ACKs that left (seen only where the program on the way out is attached).
+    pub syn_ack: u64,
+    /// ACKs that answered one of those: handshakes completed.
+    pub first_ack: u64,
+    /// TCP FINs that arrived.
+    pub fin: u64,
+    /// TCP RSTs that arrived.
+    pub rst: u64,
+    /// Packets by frame length; [`gateway_core::profile::SIZES`] has the bounds.
+    pub sizes: Vec<u64>,
+    /// Packets by TTL or hop limit, in steps of [`gateway_core::profile::TTL_STEP`].
+    pub ttls: Vec<u64>,
+    /// Handshakes by round trip, if the service measures time; [`gateway_core::profile::time_bound_ns`] has the bounds.
+    pub handshake: Vec<u64>,
+    /// First answers by how long they took after the first request, likewise.
+    pub first_byte: Vec<u64>,
+    /// Nanoseconds in all handshakes' round trips together.
+    pub handshake_ns: u64,
+    /// Nanoseconds in all first answers' times together.
+    pub first_byte_ns: u64,
+}
+
+/// How many different sources a service saw in an interval, as registers of `HyperLogLog`, which merge.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct DistinctSources {
+    /// The service; `default` for none.
+    pub service: String,
+    /// The registers, [`gateway_core::profile::REGISTERS`] of them.
+    pub registers: Vec<u8>,
 }
 
 /// How full the source table is.

@@ -279,6 +279,8 @@ mod tests {
                 lost_race: 2,
                 uncounted: 0,
                 notice: 3,
+                sample: 5,
+                sample_suppressed: 6,
             },
             lost_events: 4,
             bans: 4,

@@ -51,6 +51,15 @@ pub const BYTE_BURST: RangeInclusive<u64> = 1_514..=250_000_000;
 /// Burst of bytes of a total.
 pub const BYTE_BURST_TOTAL: RangeInclusive<u64> = 1_514..=1_000_000_000_000;
 
+/// `sampling.one_in`; 0 turns sampling off.
+pub const ONE_IN: RangeInclusive<u64> = 0..=1_000_000_000;
+/// `sampling.one_in` when it is left out.
+pub const DEFAULT_ONE_IN: u32 = 1_000;
+/// `sampling.max_per_second`: the ring holds two seconds of the default, a fifth of a second of the largest.
+pub const MAX_PER_SECOND: RangeInclusive<u64> = 1..=100_000;
+/// `sampling.max_per_second` when it is left out.
+pub const DEFAULT_MAX_PER_SECOND: u32 = 10_000;
+
 /// For how long a controller must be silent before the node opens, in seconds.
 pub const CONTROLLER_AFTER: RangeInclusive<u64> = 10..=86_400;
 /// `controller.after` when it is left out, in seconds.

@@ -353,6 +353,8 @@ fn service_keys(service: &Service) -> Keys {
         ("only", filled(service.only.is_empty(), sorted(&service.only))),
         ("mode", Some(mode(service.mode))),
         ("enforce_share", Some(share(service.enforce_share_ppm))),
+        ("profile", Some(service.profile.to_string())),
+        ("time", Some(service.time.to_string())),
         // Their order decides which of them a source is in.
         ("class", filled(names.len() < 2, joined(names))),
     ]);

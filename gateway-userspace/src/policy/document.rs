@@ -11,11 +11,12 @@ use super::{
     model::{DefaultAction, DefaultRule, Essential, Mode, Policy, Protect, Protocol, Replies, Scope, Source},
     ports,
     prefix::parse_prefix,
+    sampling,
     service::{self, Origin},
     walk::{Item, Section, Sink},
 };
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "version",
     "interfaces",
     "mode",
@@ -25,10 +26,10 @@ const KEYS: [&str; 10] = [
     "lists",
     "default",
     "controller",
+    "sampling",
     "service",
 ];
-const LATER: [(&str, &str); 4] = [
-    ("sampling", "sampling"),
+const LATER: [(&str, &str); 3] = [
     ("export", "export of flows and samples"),
     ("geo", "the country database"),
     ("anomaly", "anomaly detection"),
@@ -59,6 +60,7 @@ pub(super) fn read(table: &DeTable<'_>, sink: &mut Sink<'_>) -> Policy {
     let (lists, known) = list_section::lists(&root, sink);
     let default = default_rule(&root, sink);
     let controller = controller::controller(&root, sink);
+    let sampling = sampling::sampling(&root, sink);
     let (services, origins) = services(&root, &source, &known, sink);
     cross::check(&scope, &services, &origins, sink);
     Policy {
@@ -70,6 +72,7 @@ pub(super) fn read(table: &DeTable<'_>, sink: &mut Sink<'_>) -> Policy {
         lists,
         default,
         controller,
+        sampling,
         services: services.into_iter().flatten().collect(),
     }
 }

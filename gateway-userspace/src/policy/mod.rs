@@ -16,6 +16,7 @@ pub mod lists;
 pub mod model;
 mod ports;
 pub mod prefix;
+mod sampling;
 mod service;
 pub mod sizing;
 mod ties;

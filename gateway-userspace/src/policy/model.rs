@@ -35,6 +35,8 @@ pub struct Policy {
     pub default: DefaultRule,
     /// What happens without a controller, and who may talk to it.
     pub controller: Controller,
+    /// Samples of the traffic.
+    pub sampling: Sampling,
     /// The services, in the order of the file.
     pub services: Vec<Service>,
 }
@@ -137,6 +139,24 @@ impl Default for Controller {
             on_loss: OnLoss::default(),
             after_seconds: super::bounds::DEFAULT_CONTROLLER_AFTER,
             socket_group: None,
+        }
+    }
+}
+
+/// `[sampling]`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+pub struct Sampling {
+    /// One packet in so many is taken, or fewer where the cap asks for it; 0: none is.
+    pub one_in: u32,
+    /// The most samples a second of the whole node, 1 to 100,000.
+    pub max_per_second: u32,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            one_in: super::bounds::DEFAULT_ONE_IN,
+            max_per_second: super::bounds::DEFAULT_MAX_PER_SECOND,
         }
     }
 }
@@ -292,6 +312,10 @@ pub struct Service {
     pub mode: Mode,
     /// The share of sources that is enforced, in millionths (1,000,000 is all).
     pub enforce_share_ppm: u32,
+    /// Whether its traffic is counted by frame length, TTL, TCP flags and different sources.
+    pub profile: bool,
+    /// Whether handshakes and first answers are timed.
+    pub time: bool,
     /// Each source's own buckets.
     pub per_source: Option<PerSource>,
     /// Each network's buckets.

@@ -12,7 +12,7 @@ use super::{
     walk::{Section, Sink, nearest},
 };
 
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 14] = [
     "name",
     "protocol",
     "ports",
@@ -21,15 +21,14 @@ const KEYS: [&str; 12] = [
     "only",
     "mode",
     "enforce_share",
+    "profile",
+    "time",
     "per_source",
     "per_network",
     "total",
     "class",
 ];
-const LATER: [(&str, &str); 2] = [
-    ("on_attack", "the reaction to an attack"),
-    ("profile", "the learned profile of a service"),
-];
+const LATER: [(&str, &str); 1] = [("on_attack", "the reaction to an attack")];
 const CLASS_KEYS: [&str; 6] = ["name", "lists", "mode", "per_source", "per_network", "total"];
 
 /// Where a service stands in the file, and which key path it has.
@@ -99,6 +98,8 @@ pub(super) fn service(
         .get("enforce_share")
         .and_then(|item| share(&item, sink))
         .unwrap_or(1_000_000);
+    let profile = section.get("profile").and_then(|item| item.boolean(sink));
+    let time = section.get("time").and_then(|item| item.boolean(sink));
     let per_source = section
         .section("per_source", sink)
         .map(|section| per_source(&section, sink));
@@ -126,6 +127,8 @@ pub(super) fn service(
         only,
         mode,
         enforce_share_ppm,
+        profile: profile.unwrap_or(true),
+        time: time.unwrap_or(false),
         per_source,
         per_network,
         total,

@@ -183,6 +183,8 @@ fn the_whole_schema() {
             only: vec!["cdn".into(), "mobile".into()],
             mode: Mode::Monitor,
             enforce_share_ppm: 125_000,
+            profile: true,
+            time: false,
             per_source: Some(PerSource {
                 limits: Limits {
                     packets: limit(2_000, 4_000),
@@ -254,6 +256,7 @@ fn defaults() {
                 max_tracked: 1_000_000
             },
             protect: Vec::new(),
+            sampling: model::Sampling::default(),
             lists: Vec::new(),
             default: DefaultRule {
                 action: DefaultAction::Pass,

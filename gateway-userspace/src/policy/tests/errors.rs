@@ -116,7 +116,7 @@ fn top_level() {
         "2:14: interfaces",
         "expected at most 16 interfaces, not 17",
     );
-    for section in ["sampling", "export", "geo", "anomaly"] {
+    for section in ["export", "geo", "anomaly"] {
         top(
             &format!("[{section}]\nx = 1"),
             &format!("2:2: {section}"),

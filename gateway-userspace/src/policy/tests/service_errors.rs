@@ -86,8 +86,8 @@ fn service_keys() {
     );
     web(
         "profile = {}",
-        "5:1: service[1].profile @",
-        "is not in this version of weir yet",
+        "5:11: service[1].profile @: {}",
+        "expected true or false",
     );
     web(
         "mode = \"off\"",
