@@ -18,7 +18,9 @@ pub(super) fn sampling(root: &Section<'_>, sink: &mut Sink<'_>) -> Sampling {
         let bounds = bounds::ONE_IN;
         let expected = "a number of packets such as 1000 or \"10k\", or 0 for no samples";
         let range = "0 to 1,000,000,000";
-        if let Some(one_in) = item.quantity(sink, units::parse_count, expected, &bounds, range) {
+        if item.any_integer() == Some(0) {
+            sampling.one_in = 0;
+        } else if let Some(one_in) = item.quantity(sink, units::parse_count, expected, &bounds, range) {
             sampling.one_in = one_in as u32;
         }
     }
