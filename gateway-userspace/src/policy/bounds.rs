@@ -51,8 +51,8 @@ pub const BYTE_BURST: RangeInclusive<u64> = 1_514..=250_000_000;
 /// Burst of bytes of a total.
 pub const BYTE_BURST_TOTAL: RangeInclusive<u64> = 1_514..=1_000_000_000_000;
 
-/// `sampling.one_in`, if it is not 0, which turns sampling off.
-pub const ONE_IN: RangeInclusive<u64> = 1..=1_000_000_000;
+/// `sampling.one_in`; 0 turns sampling off.
+pub const ONE_IN: RangeInclusive<u64> = 0..=1_000_000_000;
 /// `sampling.one_in` when it is left out.
 pub const DEFAULT_ONE_IN: u32 = 1_000;
 /// `sampling.max_per_second`: the ring holds two seconds of the default, a fifth of a second of the largest.

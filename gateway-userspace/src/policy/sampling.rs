@@ -1,10 +1,12 @@
 //! Reading `[sampling]`: how many packets are looked at.
 
+use std::ops::RangeInclusive;
+
 use super::{
     bounds,
     model::Sampling,
     units,
-    walk::{Section, Sink},
+    walk::{Item, Section, Sink},
 };
 
 /// Reads `[sampling]`, or its defaults.
@@ -15,26 +17,34 @@ pub(super) fn sampling(root: &Section<'_>, sink: &mut Sink<'_>) -> Sampling {
     };
     section.check_keys(&["one_in", "max_per_second"], &[], sink);
     if let Some(item) = section.get("one_in") {
-        let bounds = bounds::ONE_IN;
-        let expected = "a number of packets such as 1000 or \"10k\", or 0 for no samples";
-        let range = "0 to 1,000,000,000";
-        if item.any_integer() == Some(0) {
-            sampling.one_in = 0;
-        } else if let Some(one_in) = item.quantity(sink, units::parse_count, expected, &bounds, range) {
-            sampling.one_in = one_in as u32;
-        }
+        let one_in = count(&item, sink, &bounds::ONE_IN, "0 to 1,000,000,000");
+        sampling.one_in = one_in.unwrap_or(sampling.one_in);
     }
     if let Some(item) = section.get("max_per_second") {
-        let bounds = bounds::MAX_PER_SECOND;
-        let expected = "a number of samples a second such as 10000 or \"10k\"";
-        if let Some(most) = item.quantity(sink, units::parse_count, expected, &bounds, "1 to 100,000") {
-            sampling.max_per_second = most as u32;
-        }
+        let most = count(&item, sink, &bounds::MAX_PER_SECOND, "1 to 100,000");
+        sampling.max_per_second = most.unwrap_or(sampling.max_per_second);
         if sampling.one_in == 0 {
             sink.warn(&item, "has no effect with one_in = 0");
         }
     }
     sampling
+}
+
+/// An integer, or a string with a suffix.
+fn count(item: &Item<'_>, sink: &mut Sink<'_>, bounds: &RangeInclusive<u64>, range: &str) -> Option<u32> {
+    let read = match item.any_integer() {
+        Some(integer) => u64::try_from(integer).ok().filter(|n| bounds.contains(n)),
+        None => {
+            let example = "an integer, or a string such as \"10k\"";
+            return item
+                .quantity(sink, units::parse_count, example, bounds, range)
+                .map(|n| n as u32);
+        }
+    };
+    if read.is_none() {
+        sink.bad(item, format!("expected {range}"));
+    }
+    read.map(|n| n as u32)
 }
 
 #[cfg(test)]
