@@ -4,7 +4,7 @@
 //! which half and which inner maps are in force, and one word ([`Control::Active`], read as [`Active`]) says which generation
 //! is in force and until when. A packet reads that word once.
 
-use crate::{bucket::spec::Spec, line::Block, packet::Address, verdict::Reason};
+use crate::{bucket::spec::Spec, line::Block, packet::Address, sample::Rate, verdict::Reason};
 
 /// Services and classes that a policy may have together, the default among them.
 pub const SUBJECTS: u32 = 16_384;
@@ -50,8 +50,12 @@ pub enum Control {
     OpenAt = 5,
     /// The cookie of the network namespace whose connections prove their peers; 0: any.
     Namespace = 6,
+    /// Which of the two sets of registers counts different sources: bit 0. Userspace reads the other.
+    Distinct = 7,
     /// First of the four words that the hash key of the source table was drawn from.
     Key = 8,
+    /// Which epoch the marks of touched services are of: userspace moves it on when it reads.
+    Epoch = 12,
 }
 
 /// Which of the two generations is in force: one of them for good, or one until a time and then the other. One word, so
@@ -141,6 +145,8 @@ pub struct Generation {
     pub source_v6: Address,
     /// Until when the bypass lever is pulled for the whole node, on the kernel's clock.
     pub bypass_until_ns: u64,
+    /// How many packets are sampled.
+    pub sample: Rate,
 }
 
 /// Bits of [`Generation::flags`].
@@ -173,6 +179,10 @@ pub mod flags {
     pub const PROOFS: u32 = 1 << 12;
     /// Some service has a reserve or blocks, so the path looks for answers to offers.
     pub const OFFERS: u32 = 1 << 13;
+    /// Some service has a profile.
+    pub const PROFILES: u32 = 1 << 14;
+    /// Some service measures time.
+    pub const TIMES: u32 = 1 << 15;
 }
 
 /// Tiers of buckets, in the order of judgement.
@@ -278,6 +288,10 @@ pub mod subject_flags {
     pub const DEFAULT: u32 = 1 << 7;
     /// Its total has a reserve.
     pub const RESERVE: u32 = 1 << 8;
+    /// Its traffic has a profile.
+    pub const PROFILE: u32 = 1 << 9;
+    /// Its handshakes and first answers are timed.
+    pub const TIME: u32 = 1 << 10;
 }
 
 /// What the list tries say about a source: of the longest prefix that covers it.

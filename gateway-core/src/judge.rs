@@ -174,6 +174,8 @@ pub struct Judgement {
     pub reason: Reason,
     /// The subject that counts it.
     pub subject: u32,
+    /// Whether it completed a handshake, where that is looked for.
+    pub answered: bool,
 }
 
 /// Parses and judges a frame.
@@ -209,6 +211,43 @@ pub fn judge_malformed<E: Environment>(environment: &E, _malformed: Malformed) -
         verdict: verdict(reason, environment.watched()),
         reason,
         subject: 0,
+        answered: false,
+    }
+}
+
+/// The number of the service that a packet belongs to; 0: none. In scope or not.
+#[inline(always)]
+pub fn service<E: Environment>(environment: &E, packet: &Packet) -> u32 {
+    let generation = environment.generation();
+    classify(
+        environment,
+        uses(generation),
+        packet,
+        destination(environment, generation, packet),
+    )
+}
+
+/// What services and scope say of a packet's destination.
+#[inline(always)]
+fn destination<E: Environment>(
+    environment: &E,
+    generation: &Generation,
+    packet: &Packet,
+) -> DestinationEntry {
+    let ip = !matches!(packet.network, Network::Other(_));
+    if generation.flags & flags::DESTINATIONS != 0 && ip {
+        environment.destination(matches!(packet.network, Network::V6), &packet.destination)
+    } else {
+        DestinationEntry::default()
+    }
+}
+
+/// What classification has to look at.
+#[inline(always)]
+const fn uses(generation: &Generation) -> Uses {
+    Uses {
+        groups: generation.flags & flags::ADDRESS_GROUPS != 0,
+        source_ports: generation.flags & flags::SOURCE_PORTS != 0,
     }
 }
 
@@ -220,22 +259,16 @@ pub fn judge_packet<E: Environment>(environment: &E, packet: &Packet) -> Judgeme
     let v6 = matches!(packet.network, Network::V6);
     let ip = !matches!(packet.network, Network::Other(_));
 
-    let mut destination = DestinationEntry::default();
-    if generation.flags & flags::DESTINATIONS != 0 && ip {
-        destination = environment.destination(v6, &packet.destination);
-    }
+    let destination = destination(environment, generation, packet);
     if out_of_scope(environment, generation, packet, destination) {
         return Judgement {
             verdict: Verdict::Pass,
             reason: Reason::OutOfScope,
             subject: 0,
+            answered: false,
         };
     }
-    let uses = Uses {
-        groups: generation.flags & flags::ADDRESS_GROUPS != 0,
-        source_ports: generation.flags & flags::SOURCE_PORTS != 0,
-    };
-    let service = classify(environment, uses, packet, destination);
+    let service = classify(environment, uses(generation), packet, destination);
 
     let mut entry = ListEntry::default();
     if generation.flags & flags::LISTS != 0 && ip {
@@ -247,12 +280,14 @@ pub fn judge_packet<E: Environment>(environment: &E, packet: &Packet) -> Judgeme
             verdict: verdict(Reason::DefaultDrop, watched),
             reason: Reason::DefaultDrop,
             subject: 0,
+            answered: false,
         };
     };
     let done = |reason: Reason, watch: bool| Judgement {
         verdict: verdict(reason, watch),
         reason,
         subject: number,
+        answered: false,
     };
 
     if entry.rules() != 0 && is_protected(environment, entry.rules(), packet) {

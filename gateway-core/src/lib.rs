@@ -20,5 +20,6 @@ pub mod parse;
 pub mod profile;
 pub mod proof;
 pub mod sample;
+pub mod times;
 pub mod verdict;
 pub mod wire;

@@ -55,16 +55,18 @@ pub fn limit<E: Environment>(
         && !trusted
         && listed & list_flags::PROXY == 0;
     let mut reason = if trusted { Reason::Trust } else { Reason::Pass };
+    let mut answered = false;
     let mut sender = Sender {
         packet,
         standing: if trusted { Some(Standing::Proven) } else { None },
     };
     if generation.flags & flags::OFFERS != 0
-        && subject.flags & (subject_flags::RESERVE | subject_flags::BLOCK) != 0
+        && subject.flags & (subject_flags::RESERVE | subject_flags::BLOCK | subject_flags::PROFILE) != 0
         && proof::may_answer(packet)
         && environment.answer(packet)
     {
         sender.standing = Some(Standing::Proven);
+        answered = true;
     }
 
     'judged: {
@@ -117,6 +119,7 @@ pub fn limit<E: Environment>(
         verdict: verdict(reason, watch),
         reason,
         subject: number,
+        answered,
     }
 }
 

@@ -55,10 +55,29 @@ pub struct Packet {
     pub destination_port: u16,
     /// TCP flags; 0 for other protocols.
     pub tcp_flags: u8,
+    /// TTL or hop limit; 0 for neither IPv4 nor IPv6.
+    pub ttl: u8,
     /// TCP sequence number; 0 for other protocols.
     pub sequence: u32,
     /// TCP acknowledgement number; 0 for other protocols.
     pub acknowledgement: u32,
+    /// Bytes of data behind the TCP header; 0 for other protocols.
+    pub payload: u16,
+}
+
+impl Packet {
+    #[must_use]
+    /// The packet that would answer this one, as far as it says where both belong: addresses and ports change sides.
+    #[inline(always)]
+    pub const fn reversed(&self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            ..*self
+        }
+    }
 }
 
 /// Why a frame could not be parsed. All of them have the reason `malformed`.

@@ -33,8 +33,10 @@ pub fn parse<F: Frame>(frame: &F) -> Result<Packet, Malformed> {
         source_port: 0,
         destination_port: 0,
         tcp_flags: 0,
+        ttl: 0,
         sequence: 0,
         acknowledgement: 0,
+        payload: 0,
     };
     let (network, offset) = link(frame, &mut packet.vlan)?;
     packet.network = network;
@@ -148,6 +150,7 @@ fn internet4<F: Frame>(frame: &F, offset: usize, packet: &mut Packet) -> Result<
     packet.source[0] = header.word::<{ ipv4::SOURCE }>();
     packet.destination[0] = header.word::<{ ipv4::DESTINATION }>();
     packet.protocol = header.byte::<{ ipv4::PROTOCOL }>();
+    packet.ttl = header.byte::<{ ipv4::TTL }>();
     let version_ihl = header.byte::<{ ipv4::VERSION_IHL }>();
     let length = usize::from(version_ihl & 0x0f) * 4;
     let total = usize::from(header.be16::<{ ipv4::TOTAL_LENGTH }>());
@@ -186,6 +189,7 @@ fn internet6<F: Frame>(frame: &F, offset: usize, packet: &mut Packet) -> Result<
         header.word::<{ ipv6::DESTINATION + 8 }>(),
         header.word::<{ ipv6::DESTINATION + 12 }>(),
     ];
+    packet.ttl = header.byte::<{ ipv6::HOP_LIMIT }>();
     if header.byte::<{ ipv6::VERSION }>() >> 4 != 6 {
         return Err(Malformed::BadHeader);
     }
@@ -272,9 +276,11 @@ fn ports<F: Frame>(frame: &F, offset: usize, end: usize, packet: &mut Packet) ->
             let header = within::<_, { tcp::HEADER }>(frame, offset, end).ok_or(Malformed::Truncated)?;
             packet.source_port = header.be16::<{ tcp::SOURCE_PORT }>();
             packet.destination_port = header.be16::<{ tcp::DESTINATION_PORT }>();
-            if usize::from(header.byte::<{ tcp::DATA_OFFSET }>() >> 4) * 4 < tcp::HEADER {
+            let length = usize::from(header.byte::<{ tcp::DATA_OFFSET }>() >> 4) * 4;
+            if length < tcp::HEADER {
                 return Err(Malformed::BadHeader);
             }
+            packet.payload = end.saturating_sub(offset + length).min(usize::from(u16::MAX)) as u16;
             packet.tcp_flags = header.byte::<{ tcp::FLAGS }>();
             packet.sequence = header.be32::<{ tcp::SEQUENCE }>();
             packet.acknowledgement = header.be32::<{ tcp::ACKNOWLEDGEMENT }>();

@@ -1,5 +1,11 @@
 //! What a service's traffic looks like: counts that every packet adds to, and how many different sources there are.
 
+use crate::{
+    judge::Shared,
+    packet::{Network, Packet},
+    wire::{ipv4, tcp},
+};
+
 /// Upper bounds of frame lengths, in bytes, from the Ethernet header on; a longer frame counts in one more.
 pub const SIZES: [u32; 7] = [64, 128, 256, 512, 1024, 1518, 9018];
 /// Counts of frame lengths.
@@ -8,6 +14,10 @@ pub const SIZE_COUNTS: usize = SIZES.len() + 1;
 pub const TTL_STEP: u32 = 8;
 /// Counts of TTLs.
 pub const TTL_COUNTS: usize = 256 / TTL_STEP as usize;
+/// Services in one page of profiles.
+pub const PAGE_SERVICES: u32 = 64;
+/// Services in one page of registers, two intervals each: one that is counted, one that is read.
+pub const PAGE_DISTINCT: u32 = 16;
 /// Registers of `HyperLogLog` (Flajolet, Fusy, Gandouet, Meunier 2007): a standard error of 1.04 / √4096 = 1.6 %.
 pub const REGISTERS: usize = 4096;
 /// Counts of times: number `i` counts what took less than 2^`i` × [`TIME_UNIT_NS`] and not less than the one before, and the
@@ -47,3 +57,108 @@ pub const fn time_at(ns: u64) -> usize {
     }
     at
 }
+
+/// What one CPU has counted of one service.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(C)]
+pub struct Profile {
+    /// Packets by frame length.
+    pub sizes: [u64; SIZE_COUNTS],
+    /// Packets by TTL.
+    pub ttls: [u64; TTL_COUNTS],
+    /// TCP SYNs without ACK that arrived.
+    pub syn: u64,
+    /// SYN-ACKs that left.
+    pub syn_ack: u64,
+    /// ACKs that answered one of those.
+    pub first_ack: u64,
+    /// TCP FINs that arrived.
+    pub fin: u64,
+    /// TCP RSTs that arrived.
+    pub rst: u64,
+}
+
+/// Words of a [`Profile`].
+pub const PROFILE_WORDS: usize = SIZE_COUNTS + TTL_COUNTS + 5;
+
+impl Profile {
+    /// Counts a packet; `answered`: it completed a handshake.
+    #[inline(always)]
+    pub fn count(&mut self, packet: &Packet, length: u32, answered: bool) {
+        // The masks say to the verifier what is so anyway.
+        self.sizes[size_at(length) & (SIZE_COUNTS - 1)] += 1;
+        if !matches!(packet.network, Network::Other(_)) {
+            self.ttls[(usize::from(packet.ttl) / TTL_STEP as usize) & (TTL_COUNTS - 1)] += 1;
+        }
+        if packet.protocol == ipv4::TCP {
+            self.syn += u64::from(packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN);
+            self.fin += u64::from(packet.tcp_flags & tcp::FIN != 0);
+            self.rst += u64::from(packet.tcp_flags & tcp::RST != 0);
+            self.first_ack += u64::from(answered);
+        }
+    }
+}
+
+/// What one CPU has timed of one service.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(C)]
+pub struct Times {
+    /// Handshakes by round trip.
+    pub handshake: [u64; TIME_COUNTS],
+    /// First answers by how long they took.
+    pub first_byte: [u64; TIME_COUNTS],
+    /// Nanoseconds of all handshakes.
+    pub handshake_ns: u64,
+    /// Nanoseconds of all first answers.
+    pub first_byte_ns: u64,
+}
+
+/// Words of [`Times`].
+pub const TIMES_WORDS: usize = 2 * TIME_COUNTS + 2;
+
+impl Times {
+    /// Counts a handshake that took so long.
+    #[inline(always)]
+    pub fn count_handshake(&mut self, ns: u64) {
+        self.handshake[bounded(time_at(ns))] += 1;
+        self.handshake_ns += ns;
+    }
+
+    /// Counts a first answer that took so long.
+    #[inline(always)]
+    pub fn count_first_byte(&mut self, ns: u64) {
+        self.first_byte[bounded(time_at(ns))] += 1;
+        self.first_byte_ns += ns;
+    }
+}
+
+/// What is so anyway, in a form that the verifier sees.
+#[inline(always)]
+const fn bounded(at: usize) -> usize {
+    if at < TIME_COUNTS { at } else { TIME_COUNTS - 1 }
+}
+
+/// Raises a register to what a hash says, if it says more; `word` gives the word that holds a register's eight neighbours,
+/// by number. Lost races are tried again a few times; the source's next packet tries anyway.
+#[inline(always)]
+pub fn see<S: Shared>(hash: u64, word: impl Fn(usize) -> Option<S>) {
+    let (register, rest) = ((hash >> 52) as usize & (REGISTERS - 1), hash << 12 >> 12);
+    let Some(word) = word(register / 8) else { return };
+    let shift = (register & 7) * 8;
+    for _ in 0..4 {
+        let held = word.get();
+        let known = held >> shift & 0xff;
+        // Nearly every packet ends here: so many leading zeros are known already.
+        if known > 52 || rest >> (52 - known) != 0 {
+            return;
+        }
+        let rank = u64::from(rest.leading_zeros()) - 12 + 1;
+        if word.swap(held, held & !(0xff << shift) | rank << shift) {
+            return;
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Profile>() == 8 * PROFILE_WORDS);
+const _: () = assert!(size_of::<Times>() == 8 * TIMES_WORDS);
+const _: () = assert!(SIZE_COUNTS.is_power_of_two() && TTL_COUNTS.is_power_of_two());

@@ -12,16 +12,18 @@ use aya_ebpf::{
     programs::{SockOpsContext, TcContext},
 };
 use gateway_core::{
-    image::{Active, Control},
-    limit,
-    packet::Packet,
-    parse::parse,
+    frame::{Frame as _, Window as _},
+    image::{Active, Control, flags},
+    judge, limit,
     proof::{self, Tables as _},
+    wire::{ethernet, ipv4, ipv6, tcp},
 };
 
 use crate::{
-    PacketPlace, environment,
+    PARSED, PacketPlace,
+    environment::{self, Environment},
     frame::PacketFrame,
+    parse_into, profiles,
     proofs::{self, Proofs},
 };
 
@@ -35,28 +37,96 @@ const INET6: u32 = 10;
 /// A frame leaves.
 #[inline(always)]
 pub(crate) fn leaving(context: &TcContext) {
-    if context.len() <= LONGEST {
-        // Headers that are not in the linear part yet are pulled there; those of a SYN-ACK that this host makes are.
-        let _ = context.pull_data(context.len());
-        let now_ns = environment::now_ns();
-        weir_offer(context.as_ptr().cast(), now_ns);
+    let now_ns = environment::now_ns();
+    let number = Active::from_word(environment::control(Control::Active)).in_force(now_ns) & 1;
+    let Some(generation) = proofs::generation(number) else {
+        return;
+    };
+    let timed = generation.flags & flags::TIMES != 0;
+    if !timed && context.len() > LONGEST || says_nothing(&PacketFrame::leaving(context), timed) {
+        return;
+    }
+    // Headers that are not in the linear part yet are pulled there; those of what this host makes are.
+    let length = context.len();
+    let _ = context.pull_data(if length < LONGEST { length } else { LONGEST });
+    let mut place = MaybeUninit::<PacketPlace>::zeroed();
+    if weir_parse_leaving(context.as_ptr().cast(), place.as_mut_ptr()) == PARSED {
+        weir_leaving(place.as_ptr(), number, now_ns);
     }
 }
 
-/// Remembers what a SYN-ACK offers. A global function, like the parsing in the XDP programs.
+/// Whether a frame is, at a first look, TCP in its plainest framing with nothing in it for [`weir_leaving`]: neither a SYN nor,
+/// where answers are timed, data. So nearly every frame ends here when nothing is timed.
+#[inline(always)]
+fn says_nothing(frame: &PacketFrame, timed: bool) -> bool {
+    const V4: usize = ethernet::HEADER;
+    const V4_TCP: usize = V4 + ipv4::HEADER;
+    const V6: usize = ethernet::HEADER;
+    const V6_TCP: usize = V6 + ipv6::HEADER;
+    let (flags, header, payload) = if let Some(header) = frame.window::<{ V4_TCP + tcp::HEADER }>(0)
+        && header.be16::<{ ethernet::TYPE }>() == ethernet::IPV4
+        && header.byte::<{ V4 + ipv4::VERSION_IHL }>() == 0x45
+        && header.byte::<{ V4 + ipv4::PROTOCOL }>() == ipv4::TCP
+    {
+        let total = header.be16::<{ V4 + ipv4::TOTAL_LENGTH }>();
+        (
+            header.byte::<{ V4_TCP + tcp::FLAGS }>(),
+            header.byte::<{ V4_TCP + tcp::DATA_OFFSET }>(),
+            total.wrapping_sub(ipv4::HEADER as u16),
+        )
+    } else if let Some(header) = frame.window::<{ V6_TCP + tcp::HEADER }>(0)
+        && header.be16::<{ ethernet::TYPE }>() == ethernet::IPV6
+        && header.byte::<{ V6 + ipv6::NEXT_HEADER }>() == ipv4::TCP
+    {
+        (
+            header.byte::<{ V6_TCP + tcp::FLAGS }>(),
+            header.byte::<{ V6_TCP + tcp::DATA_OFFSET }>(),
+            header.be16::<{ V6 + ipv6::PAYLOAD_LENGTH }>(),
+        )
+    } else {
+        return false;
+    };
+    let bare = payload == u16::from(header >> 4) * 4;
+    flags & tcp::SYN == 0 && (bare || !timed)
+}
+
+/// Parses a frame that leaves. A global function, like the parsing in the XDP programs.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn weir_offer(context: *mut __sk_buff, now_ns: u64) -> u32 {
-    let mut place = MaybeUninit::<PacketPlace>::zeroed();
-    let frame = PacketFrame::leaving(&TcContext::new(context));
-    if let Ok(packet) = parse(&frame) {
-        // SAFETY: of the size and alignment asserted where the type is defined.
-        unsafe { place.as_mut_ptr().cast::<Packet>().write(packet) };
-        // SAFETY: written just above.
-        let packet = unsafe { &*place.as_ptr().cast::<Packet>() };
+extern "C" fn weir_parse_leaving(context: *mut __sk_buff, place: *mut PacketPlace) -> u32 {
+    parse_into(&PacketFrame::leaving(&TcContext::new(context)), place)
+}
+
+/// Remembers what a SYN-ACK offers, counts it, and times first answers.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn weir_leaving(place: *const PacketPlace, number: u32, now_ns: u64) -> u32 {
+    let (Some(packet), Some(generation)) = (proofs::packet(place), proofs::generation(number)) else {
+        return 0;
+    };
+    let syn_ack = packet.protocol == ipv4::TCP
+        && packet.tcp_flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN | tcp::ACK;
+    if syn_ack && generation.flags & flags::OFFERS != 0 {
         proof::offer(&Proofs, &proofs::key(), now_ns, packet);
     }
+    profiles::leaving(
+        packet,
+        || profiles::subject(number, weir_answers_for(place, number)),
+        syn_ack && generation.flags & flags::PROFILES != 0,
+        generation.flags & flags::TIMES != 0,
+        now_ns,
+    );
     0
+}
+
+/// The service that a packet on its way out comes from: the one that its answer would belong to.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn weir_answers_for(place: *const PacketPlace, number: u32) -> u32 {
+    let (Some(packet), Some(environment)) = (proofs::packet(place), Environment::leaving(number)) else {
+        return 0;
+    };
+    judge::service(&environment, &packet.reversed())
 }
 
 /// Something happened to a TCP connection of this host.

@@ -1,5 +1,7 @@
 //! The decision function's environment over BPF maps.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::xdp_md, btf_maps::lpm_trie::Key as Prefix, helpers::generated::bpf_ktime_get_ns,
     programs::XdpContext,
@@ -19,12 +21,13 @@ use gateway_core::{
 };
 
 use crate::{
+    PacketPlace,
     buckets::{MapLine, MapShared, MapVersions, MapWord},
     functions,
     groups::Groups,
-    maps,
+    maps, profiles,
     proofs::{self, Proofs},
-    sockets,
+    samples, sockets,
 };
 
 /// One packet's view of the maps, in one generation.
@@ -60,11 +63,43 @@ impl Environment {
         })
     }
 
+    /// What a packet on its way out is classified by. It is not judged.
+    #[inline(always)]
+    pub(crate) fn leaving(half: u32) -> Option<Self> {
+        Some(Self {
+            context: core::ptr::null_mut(),
+            half: half & 1,
+            generation: proofs::generation(half)?,
+            // Classification knows no time.
+            now_ns: 0,
+            bans: 0,
+            watched: false,
+        })
+    }
+
     #[inline(always)]
     fn groups(&self) -> Groups {
         Groups {
             half: self.half,
             slot: self.generation.destinations_slot,
+        }
+    }
+
+    /// Adds a packet to its service's profile, and takes it as a sample, where the policy asks for either.
+    #[inline(always)]
+    pub(crate) fn look(
+        &self,
+        place: &MaybeUninit<PacketPlace>,
+        judgement: Judgement,
+        length: u32,
+        parsed: bool,
+    ) {
+        if parsed && self.generation.flags & (flags::PROFILES | flags::TIMES) != 0 {
+            let counted = judgement.subject | u32::from(judgement.answered) << 31;
+            profiles::weir_profile(place.as_ptr(), self.half, counted, length, self.now_ns);
+        }
+        if self.generation.sample.one_in != 0 {
+            samples::count(self.context, self.half, judgement, length, self.now_ns);
         }
     }
 
@@ -85,6 +120,15 @@ impl Environment {
             }
             None => judge::Environment::note(self, Event::Uncounted),
         }
+    }
+}
+
+/// Counts an event.
+#[inline(always)]
+pub(crate) fn note(event: Event) {
+    if let Some(count) = maps::EVENTS_SEEN.get_ptr_mut(event as u32) {
+        // SAFETY: this CPU's own element; XDP programs do not nest on a CPU.
+        unsafe { *count += 1 };
     }
 }
 
@@ -322,10 +366,7 @@ impl judge::Environment for Environment {
 
     #[inline(always)]
     fn note(&self, event: Event) {
-        if let Some(count) = maps::EVENTS_SEEN.get_ptr_mut(event as u32) {
-            // SAFETY: this CPU's own element; XDP programs do not nest on a CPU.
-            unsafe { *count += 1 };
-        }
+        note(event);
     }
 
     #[inline(always)]

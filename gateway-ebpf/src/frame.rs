@@ -53,7 +53,7 @@ impl PacketFrame {
 
 /// A value that the compiler knows nothing about. (An empty template would do, but breaks the BTF line info.)
 #[inline(always)]
-fn opaque(mut value: usize) -> usize {
+pub(crate) fn opaque(mut value: usize) -> usize {
     // SAFETY: moves a register onto itself.
     unsafe { asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack, preserves_flags)) };
     value

@@ -19,7 +19,9 @@ mod groups;
 #[cfg(feature = "lru")]
 mod lru;
 mod maps;
+mod profiles;
 mod proofs;
+mod samples;
 mod sockets;
 
 use core::mem::MaybeUninit;
@@ -82,7 +84,7 @@ pub(crate) type PacketPlace = [u64; 8];
 const _: () = assert!(size_of::<Packet>() <= size_of::<PacketPlace>() && align_of::<Packet>() <= 8);
 
 /// What the parsing functions return besides the packet.
-const PARSED: u32 = 0;
+pub(crate) const PARSED: u32 = 0;
 
 /// Parses a frame in one buffer. A global function, as those of [`functions`]: the verifier follows every framing once,
 /// and what comes after starts from a packet that it knows nothing of, instead of from each of the framings.
@@ -100,7 +102,7 @@ extern "C" fn weir_parse_frags(context: *mut xdp_md, packet: *mut PacketPlace) -
 }
 
 #[inline(always)]
-fn parse_into(frame: &PacketFrame, place: *mut PacketPlace) -> u32 {
+pub(crate) fn parse_into(frame: &PacketFrame, place: *mut PacketPlace) -> u32 {
     if place.is_null() {
         return 1;
     }
@@ -121,7 +123,8 @@ fn run(context: &XdpContext, length: u32, parse: extern "C" fn(*mut xdp_md, *mut
         return XDP_PASS;
     };
     let mut place = MaybeUninit::<PacketPlace>::zeroed();
-    let judgement = if parse(context.ctx, place.as_mut_ptr()) == PARSED {
+    let parsed = parse(context.ctx, place.as_mut_ptr()) == PARSED;
+    let judgement = if parsed {
         // SAFETY: the function has written a packet.
         let packet = unsafe { &mut *place.as_mut_ptr().cast::<Packet>() };
         if maps::spread() != 0 {
@@ -139,6 +142,7 @@ fn run(context: &XdpContext, length: u32, parse: extern "C" fn(*mut xdp_md, *mut
         judge::judge_malformed(&environment, Malformed::BadHeader)
     };
     environment.count(judgement, length);
+    environment.look(&place, judgement, length, parsed);
     match judgement.verdict {
         Verdict::Drop => XDP_DROP,
         Verdict::Pass | Verdict::WouldDrop => XDP_PASS,

@@ -13,9 +13,13 @@ use gateway_core::{
         SUBJECTS, Subject,
     },
     judge::EVENTS,
+    profile::{PAGE_DISTINCT, PAGE_SERVICES, Profile, REGISTERS, Times},
     proof,
-    sample::{RING, SNAP, Sample},
+    sample::{Countdown, RING},
+    times::CONVERSATIONS as CONVERSATION_WORDS,
 };
+
+use crate::samples::Record;
 
 /// One-word settings, by `image::Control`.
 #[btf_map]
@@ -120,7 +124,44 @@ pub(crate) static NOTICES: RingBuf<Notice, { NOTICE_BYTES as usize }> = RingBuf:
 
 /// Samples of the traffic.
 #[btf_map]
-pub(crate) static SAMPLES: RingBuf<[u8; size_of::<Sample>() + SNAP], { RING as usize }> = RingBuf::new();
+pub(crate) static SAMPLES: RingBuf<Record, { RING as usize }> = RingBuf::new();
+
+/// Where sampling stands: the words of `sample::Window`.
+#[btf_map]
+pub(crate) static SAMPLING: Array<[u64; 8], 1> = Array::new();
+
+/// Each CPU's way to its next sample.
+#[btf_map]
+pub(crate) static COUNTDOWN: PerCpuArray<Countdown, 1> = PerCpuArray::new();
+
+/// What services' traffic looks like, in pages made as a policy needs them.
+#[btf_map]
+pub(crate) static PROFILES: ArrayOfMaps<
+    PerCpuArray<Profile, { PAGE_SERVICES as usize }>,
+    { (SUBJECTS / PAGE_SERVICES) as usize },
+> = ArrayOfMaps::new();
+
+/// How long their handshakes and first answers take, likewise.
+#[btf_map]
+pub(crate) static TIMES: ArrayOfMaps<
+    PerCpuArray<Times, { PAGE_SERVICES as usize }>,
+    { (SUBJECTS / PAGE_SERVICES) as usize },
+> = ArrayOfMaps::new();
+
+/// Registers of different sources, two sets a service, likewise.
+#[btf_map]
+pub(crate) static DISTINCT: ArrayOfMaps<
+    Array<[u64; REGISTERS / 8], { 2 * PAGE_DISTINCT as usize }>,
+    { (SUBJECTS / PAGE_DISTINCT) as usize },
+> = ArrayOfMaps::new();
+
+/// The epoch in which a service's counts changed last.
+#[btf_map]
+pub(crate) static TOUCHED: Array<u64, { SUBJECTS as usize }> = Array::new();
+
+/// Conversations that are timed.
+#[btf_map]
+pub(crate) static CONVERSATIONS: Array<u64, { CONVERSATION_WORDS as usize }> = Array::new();
 
 /// The recent specs of each bucket, by version.
 #[btf_map]

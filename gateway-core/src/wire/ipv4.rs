@@ -8,6 +8,8 @@ pub const VERSION_IHL: usize = 0;
 pub const TOTAL_LENGTH: usize = 2;
 /// Flags and fragment offset.
 pub const FRAGMENT: usize = 6;
+/// Time to live.
+pub const TTL: usize = 8;
 /// Protocol.
 pub const PROTOCOL: usize = 9;
 /// Source address.

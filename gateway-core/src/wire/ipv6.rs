@@ -8,6 +8,8 @@ pub const VERSION: usize = 0;
 pub const PAYLOAD_LENGTH: usize = 4;
 /// Next header.
 pub const NEXT_HEADER: usize = 6;
+/// Hop limit.
+pub const HOP_LIMIT: usize = 7;
 /// Source address.
 pub const SOURCE: usize = 8;
 /// Destination address.

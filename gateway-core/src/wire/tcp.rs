@@ -14,6 +14,8 @@ pub const ACKNOWLEDGEMENT: usize = 8;
 pub const DATA_OFFSET: usize = 12;
 /// Flags.
 pub const FLAGS: usize = 13;
+/// FIN.
+pub const FIN: u8 = 0x01;
 /// SYN.
 pub const SYN: u8 = 0x02;
 /// RST.

@@ -19,6 +19,7 @@ use gateway_core::{
         SUBJECTS, Subject, TIERS, flags, subject_flags,
     },
     line::Block as CoreBlock,
+    sample::Rate,
     verdict::Reason,
 };
 use ipnet::IpNet;
@@ -170,7 +171,12 @@ fn generation(policy: &Policy, levers: &[Lever], now_ns: u64, image: &mut Image)
     let offers = subject_flags::RESERVE | subject_flags::BLOCK;
     set(used & (0b1111 * subject_flags::TIER) != 0, flags::LIMITS);
     set(used & ((0b11 * subject_flags::TIER) | offers) != 0, flags::PROOFS);
-    set(used & offers != 0, flags::OFFERS);
+    // Handshakes that are completed are part of a profile.
+    let handshakes = |service: &Service| service.profile && speaks_tcp(service);
+    let offered = used & offers != 0 || policy.services.iter().any(handshakes);
+    set(offered, flags::OFFERS);
+    set(used & subject_flags::PROFILE != 0, flags::PROFILES);
+    set(used & subject_flags::TIME != 0, flags::TIMES);
     for lever in levers {
         if let Lever::Bypass {
             service,
@@ -187,6 +193,7 @@ fn generation(policy: &Policy, levers: &[Lever], now_ns: u64, image: &mut Image)
     }
     let generation = &mut image.generation;
     generation.flags = bits;
+    generation.sample = Rate::new(policy.sampling.one_in, policy.sampling.max_per_second);
     generation.subjects = image.subjects.len() as u32;
     generation.source_v4 = prefix::mask(false, policy.source.ipv4_prefix)[0];
     generation.source_v6 = prefix::mask(true, policy.source.ipv6_prefix);
@@ -296,11 +303,12 @@ impl Builder<'_> {
             service: number,
             only: list_bits(&self.policy.lists, &service.only),
             enforce_share: share(service.enforce_share_ppm),
-            flags: if service.mode == Mode::Monitor {
-                subject_flags::MONITOR
-            } else {
-                0
-            },
+            flags: looked_at(service)
+                | if service.mode == Mode::Monitor {
+                    subject_flags::MONITOR
+                } else {
+                    0
+                },
             bypass_until_ns: self.bypass(&service.name),
             ..Subject::default()
         };
@@ -459,6 +467,26 @@ impl Builder<'_> {
         };
         self.levers.iter().filter_map(of).max().unwrap_or(0)
     }
+}
+
+/// What is counted and timed of a service besides its packets and bytes.
+fn looked_at(service: &Service) -> u32 {
+    let profile = if service.profile {
+        subject_flags::PROFILE
+    } else {
+        0
+    };
+    let time = if service.time && speaks_tcp(service) {
+        subject_flags::TIME
+    } else {
+        0
+    };
+    profile | time
+}
+
+fn speaks_tcp(service: &Service) -> bool {
+    let tcp = |protocol: &Protocol| matches!(protocol, Protocol::Tcp | Protocol::Any);
+    service.protocols.iter().any(tcp)
 }
 
 /// How deep strangers may charge a total of which a share of the burst is kept for proven sources. Of the rest a quarter

@@ -198,6 +198,13 @@ impl Registry {
         name_of(&self.services, number)
     }
 
+    /// Every service's name and number.
+    pub fn services(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.services
+            .iter()
+            .map(|(name, number)| (name.as_str(), *number))
+    }
+
     /// Gives every service of a policy its number; returns the numbers that no service has any more, and the lowest
     /// number above all.
     pub fn assign_services(&mut self, names: &[&str]) -> Result<(Vec<u32>, u32), CompileError> {

@@ -264,6 +264,8 @@ fn packets() -> impl Strategy<Value = (Packet, IpAddr)> {
                 tcp_flags: 0,
                 sequence: 0,
                 acknowledgement: 0,
+                ttl: 64,
+                payload: 0,
             };
             (packet, address)
         })

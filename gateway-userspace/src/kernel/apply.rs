@@ -178,8 +178,9 @@ impl Dataplane {
         };
 
         // Numbers must be known to whoever comes after us before packets use them.
+        let served: Vec<u32> = self.state.registry.services().map(|(_, number)| number).collect();
         let previous = std::mem::replace(&mut self.state, next);
-        let result = self.install(&mut image, &before, fresh, lists.is_some());
+        let result = self.install(&mut image, &before, fresh, lists.is_some(), &served);
         if let Err(error) = result {
             self.state = previous;
             let _ = self.state.write(&self.set);
@@ -210,9 +211,11 @@ impl Dataplane {
         before: &Generation,
         fresh: Active,
         lists: bool,
+        served: &[u32],
     ) -> Result<(), KernelError> {
         self.state.write(&self.set)?;
         self.make_pages()?;
+        self.make_profiles(&image.subjects, served)?;
         self.write_versions()?;
 
         let next_slot = |slot: u32| (slot + 1) % SLOTS;

@@ -66,7 +66,7 @@ impl Dataplane {
         }
         for interface in interfaces {
             let path = egress_pin(&self.dir, &interface.interface);
-            if uses & flags::OFFERS == 0 {
+            if uses & (flags::OFFERS | flags::TIMES) == 0 {
                 detach_egress(&self.dir, &interface.interface)?;
             } else if (fresh || !path.exists())
                 && let Err(why) =

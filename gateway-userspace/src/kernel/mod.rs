@@ -24,6 +24,7 @@ mod testrun;
 mod types;
 
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     fs::File,
     path::{Path, PathBuf},
@@ -70,6 +71,7 @@ pub struct Dataplane {
     gone: bool,
     /// What could not be attached of the programs that see handshakes.
     handshake_faults: Vec<String>,
+    reading: RefCell<profiles::Reading>,
     lock: Flock<File>,
 }
 
@@ -177,6 +179,7 @@ impl Dataplane {
             cpus,
             bans: BanTable::default(),
             written: apply::Written::default(),
+            reading: RefCell::default(),
             ready: false,
             gone: false,
             handshake_faults: Vec::new(),

@@ -5,7 +5,10 @@
 use std::path::Path;
 
 use aya_obj::generated::bpf_map_type;
-use gateway_core::image::{DestinationEntry, INTERFACES, ListEntry, PAGE_SERIES, PAGES, SLOTS};
+use gateway_core::{
+    image::{DestinationEntry, INTERFACES, ListEntry, PAGE_SERIES, PAGES, SLOTS, SUBJECTS},
+    profile::{PAGE_DISTINCT, PAGE_SERVICES, Profile, REGISTERS, Times},
+};
 
 use super::{
     KernelError, pins,
@@ -48,6 +51,35 @@ pub(super) fn page() -> Shape {
     }
 }
 
+/// A page of profiles.
+pub(super) fn profiles() -> Shape {
+    Shape {
+        value: size_of::<Profile>() as u32,
+        entries: PAGE_SERVICES,
+        ..page()
+    }
+}
+
+/// A page of times.
+pub(super) fn times() -> Shape {
+    Shape {
+        value: size_of::<Times>() as u32,
+        entries: PAGE_SERVICES,
+        ..page()
+    }
+}
+
+/// A page of registers of different sources, two sets a service.
+pub(super) fn distinct() -> Shape {
+    Shape {
+        kind: bpf_map_type::BPF_MAP_TYPE_ARRAY,
+        key: 4,
+        value: REGISTERS as u32,
+        entries: 2 * PAGE_DISTINCT,
+        flags: 0,
+    }
+}
+
 /// Makes and pins the outer maps of a new set, all of them empty.
 pub(super) fn make(set: &Path) -> Result<(), KernelError> {
     let outers = [
@@ -57,6 +89,9 @@ pub(super) fn make(set: &Path) -> Result<(), KernelError> {
         ("DESTS_V6", SLOTS, trie::<[u32; 5], DestinationEntry>(1)),
         ("GROUP_TABLE", SLOTS, group_table(1)),
         ("COUNTERS", INTERFACES * PAGES, page()),
+        ("PROFILES", SUBJECTS / PAGE_SERVICES, profiles()),
+        ("TIMES", SUBJECTS / PAGE_SERVICES, times()),
+        ("DISTINCT", SUBJECTS / PAGE_DISTINCT, distinct()),
     ];
     for (name, slots, inner) in outers {
         Map::create(name, &inner)

@@ -3,6 +3,7 @@
 //! ```text
 //! <bpffs>/set-<n>/<MAP>            the maps of one set; a higher number has replaced a lower one
 //! <bpffs>/set-<n>/page-<i>-<p>     counter page p of interface i
+//! <bpffs>/set-<n>/profiles-<p>     page p of profiles, likewise times-<p> and distinct-<p>
 //! <bpffs>/set-<n>/state            registry, policy text and levers, as text in an array
 //! <bpffs>/links/<mode>-<interface> the links; egress-<interface> and connections: of the programs that see handshakes
 //! ```
@@ -28,6 +29,11 @@ pub(super) fn map(set: &Path, name: &str) -> PathBuf {
 /// The path of a counter page.
 pub(super) fn page(set: &Path, interface: u32, page: u32) -> PathBuf {
     set.join(format!("page-{interface}-{page}"))
+}
+
+/// The path of a page of profiles, times or registers.
+pub(super) fn pages(set: &Path, kind: &str, page: u32) -> PathBuf {
+    set.join(format!("{kind}-{page}"))
 }
 
 /// The folder of the links.

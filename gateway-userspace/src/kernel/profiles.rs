@@ -1,15 +1,243 @@
-//! Reading what the packet path counts of each service's traffic.
+//! What the packet path counts of each service's traffic: making room for it, and reading it.
 
-use super::{Dataplane, DistinctSources, KernelError, ServiceProfile};
+use std::collections::BTreeMap;
+
+use gateway_core::{
+    image::{Control, SUBJECTS, Subject, subject_flags},
+    profile::{
+        PAGE_DISTINCT, PAGE_SERVICES, PROFILE_WORDS, REGISTERS, SIZE_COUNTS, TIME_COUNTS, TIMES_WORDS,
+        TTL_COUNTS,
+    },
+};
+
+use super::{
+    Dataplane, DistinctSources, KernelError, ServiceProfile, nested, pins, pins::io_error, sys::Map,
+};
+
+/// What was read last: only services that changed since are read again.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    known: BTreeMap<u32, ServiceProfile>,
+    /// The epoch before the last reading of profiles; nothing was read yet at 0.
+    profiles: u64,
+    /// The same of different sources.
+    distinct: u64,
+}
+
+/// A kind of pages.
+struct Pages {
+    /// The map of them.
+    outer: &'static str,
+    /// What their pins are called.
+    pin: &'static str,
+    services: u32,
+    shape: fn() -> super::sys::Shape,
+}
+
+const PROFILES: Pages = Pages {
+    outer: "PROFILES",
+    pin: "profiles",
+    services: PAGE_SERVICES,
+    shape: nested::profiles,
+};
+const TIMES: Pages = Pages {
+    outer: "TIMES",
+    pin: "times",
+    services: PAGE_SERVICES,
+    shape: nested::times,
+};
+const DISTINCT: Pages = Pages {
+    outer: "DISTINCT",
+    pin: "distinct",
+    services: PAGE_DISTINCT,
+    shape: nested::distinct,
+};
+
+fn failed(source: std::io::Error) -> KernelError {
+    io_error("cannot read the profiles of services".into(), source)
+}
 
 impl Dataplane {
-    /// The profiles of the services that have one, as they count since the maps were made.
+    /// Makes the pages that the services of a policy need, and clears what services `before` it left under numbers that are new
+    /// ones' now.
+    pub(super) fn make_profiles(&mut self, subjects: &[Subject], before: &[u32]) -> Result<(), KernelError> {
+        let made = |source| io_error("cannot make room for profiles of services".into(), source);
+        let numbers: Vec<u32> = self.state.registry.services().map(|(_, number)| number).collect();
+        for number in numbers {
+            let Some(subject) = subjects.get(number as usize) else {
+                continue;
+            };
+            for (pages, flag) in [
+                (&PROFILES, subject_flags::PROFILE),
+                (&DISTINCT, subject_flags::PROFILE),
+                (&TIMES, subject_flags::TIME),
+            ] {
+                if subject.flags & flag != 0 {
+                    self.make_page(pages, number).map_err(made)?;
+                }
+            }
+            if !before.contains(&number) {
+                self.clear_profile(number).map_err(made)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn make_page(&self, pages: &Pages, service: u32) -> std::io::Result<()> {
+        let number = service / pages.services;
+        let path = pins::pages(&self.set, pages.pin, number);
+        if path.exists() {
+            return Ok(());
+        }
+        let map = Map::create("weir_profiles", &(pages.shape)())?;
+        self.map(pages.outer).set(&number, &map.number())?;
+        map.pin(&path)
+    }
+
+    /// The page of a service, if there is one.
+    fn page_of(&self, pages: &Pages, service: u32) -> std::io::Result<Option<Map>> {
+        let path = pins::pages(&self.set, pages.pin, service / pages.services);
+        if path.exists() {
+            Map::open(&path).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    fn clear_profile(&self, service: u32) -> std::io::Result<()> {
+        if let Some(page) = self.page_of(&PROFILES, service)? {
+            page.clear_per_cpu::<[u64; PROFILE_WORDS]>(service % PAGE_SERVICES, self.cpus)?;
+        }
+        if let Some(page) = self.page_of(&TIMES, service)? {
+            page.clear_per_cpu::<[u64; TIMES_WORDS]>(service % PAGE_SERVICES, self.cpus)?;
+        }
+        if let Some(page) = self.page_of(&DISTINCT, service)? {
+            for set in 0..2 {
+                page.set(&(service % PAGE_DISTINCT * 2 + set), &[0u64; REGISTERS / 8])?;
+            }
+        }
+        self.reading.borrow_mut().known.remove(&service);
+        self.map("TOUCHED").set(&service, &0u64)
+    }
+
+    /// The services that were touched in `epoch` or later, by number.
+    fn touched_since(&self, epoch: u64) -> Result<Vec<u32>, KernelError> {
+        let mut marks = vec![0u64; SUBJECTS as usize];
+        self.map("TOUCHED")
+            .read_array::<u64>(1, |at, mark| marks[at as usize] = mark[0])
+            .map_err(failed)?;
+        let services = self.state.registry.services();
+        Ok(services
+            .map(|(_, number)| number)
+            .filter(|number| epoch == 0 || marks.get(*number as usize).is_some_and(|mark| *mark >= epoch))
+            .collect())
+    }
+
+    /// Begins an epoch of marks; the one that is over.
+    fn next_epoch(&self) -> Result<u64, KernelError> {
+        // Never 0, which is what services bear that were never touched.
+        let epoch = self.control(Control::Epoch)?.max(1);
+        self.set_control(Control::Epoch, epoch + 1)?;
+        Ok(epoch)
+    }
+
+    /// The profiles of the services that have one, as they count since the maps were made. Only those that changed since the
+    /// last call are read.
     pub fn profiles(&self) -> Result<Vec<ServiceProfile>, KernelError> {
-        Ok(Vec::new())
+        let since = self.reading.borrow().profiles;
+        let epoch = self.next_epoch()?;
+        for number in self.touched_since(since)? {
+            let Some(page) = self.page_of(&PROFILES, number).map_err(failed)? else {
+                continue;
+            };
+            let counts = summed::<PROFILE_WORDS>(&page, number % PAGE_SERVICES, self.cpus)?;
+            let mut profile = read(&counts);
+            if let Some(page) = self.page_of(&TIMES, number).map_err(failed)? {
+                let times = summed::<TIMES_WORDS>(&page, number % PAGE_SERVICES, self.cpus)?;
+                read_times(&times, &mut profile);
+            }
+            self.reading.borrow_mut().known.insert(number, profile);
+        }
+        let mut reading = self.reading.borrow_mut();
+        // A packet that had read the epoch before may have left its mark only now.
+        reading.profiles = epoch;
+        let named = |(name, number): (&str, u32)| {
+            let profile = reading.known.get(&number)?.clone();
+            Some(ServiceProfile {
+                service: name.to_owned(),
+                ..profile
+            })
+        };
+        Ok(self.state.registry.services().filter_map(named).collect())
     }
 
     /// The sources that each service saw since this was called last; services that saw none are left out.
     pub fn take_distinct(&mut self) -> Result<Vec<DistinctSources>, KernelError> {
-        Ok(Vec::new())
+        let counted = self.control(Control::Distinct)? & 1;
+        // A packet that has read the word before may still raise a register after it was read: then its source counts in the
+        // interval after the next.
+        self.set_control(Control::Distinct, 1 - counted)?;
+        let since = self.reading.borrow().distinct;
+        let epoch = self.next_epoch()?;
+        let mut found = Vec::new();
+        for number in self.touched_since(since)? {
+            let Some(page) = self.page_of(&DISTINCT, number).map_err(failed)? else {
+                continue;
+            };
+            let at = number % PAGE_DISTINCT * 2 + counted as u32;
+            let registers: [u8; REGISTERS] = page.get(&at).map_err(failed)?.unwrap_or([0; REGISTERS]);
+            if registers.iter().all(|register| *register == 0) {
+                continue;
+            }
+            page.set(&at, &[0u8; REGISTERS]).map_err(failed)?;
+            found.push(DistinctSources {
+                service: self.service_name(number).unwrap_or_default(),
+                registers: registers.to_vec(),
+            });
+        }
+        self.reading.borrow_mut().distinct = epoch;
+        Ok(found)
+    }
+}
+
+/// An element of a page, summed over the CPUs.
+fn summed<const N: usize>(page: &Map, at: u32, cpus: usize) -> Result<[u64; N], KernelError> {
+    let values = page.get_per_cpu::<[u64; N]>(at, cpus).map_err(failed)?;
+    Ok(values.iter().fold([0; N], |mut sum, value| {
+        for (sum, value) in sum.iter_mut().zip(value) {
+            *sum = sum.wrapping_add(*value);
+        }
+        sum
+    }))
+}
+
+/// The words of a [`gateway_core::profile::Profile`], in the order of its fields.
+fn read(words: &[u64; PROFILE_WORDS]) -> ServiceProfile {
+    let (sizes, others) = words.split_at(SIZE_COUNTS);
+    let (ttls, others) = others.split_at(TTL_COUNTS);
+    let [syn, syn_ack, first_ack, fin, rst] = others else {
+        return ServiceProfile::default();
+    };
+    ServiceProfile {
+        sizes: sizes.to_vec(),
+        ttls: ttls.to_vec(),
+        syn: *syn,
+        syn_ack: *syn_ack,
+        first_ack: *first_ack,
+        fin: *fin,
+        rst: *rst,
+        ..ServiceProfile::default()
+    }
+}
+
+/// The words of [`gateway_core::profile::Times`].
+fn read_times(words: &[u64; TIMES_WORDS], profile: &mut ServiceProfile) {
+    let (handshake, rest) = words.split_at(TIME_COUNTS);
+    let (first_byte, rest) = rest.split_at(TIME_COUNTS);
+    if let [handshake_ns, first_byte_ns] = rest {
+        profile.handshake = handshake.to_vec();
+        profile.first_byte = first_byte.to_vec();
+        profile.handshake_ns = *handshake_ns;
+        profile.first_byte_ns = *first_byte_ns;
     }
 }

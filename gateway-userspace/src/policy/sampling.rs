@@ -32,15 +32,12 @@ pub(super) fn sampling(root: &Section<'_>, sink: &mut Sink<'_>) -> Sampling {
 
 /// An integer, or a string with a suffix.
 fn count(item: &Item<'_>, sink: &mut Sink<'_>, bounds: &RangeInclusive<u64>, range: &str) -> Option<u32> {
-    let read = match item.any_integer() {
-        Some(integer) => u64::try_from(integer).ok().filter(|n| bounds.contains(n)),
-        None => {
-            let example = "an integer, or a string such as \"10k\"";
-            return item
-                .quantity(sink, units::parse_count, example, bounds, range)
-                .map(|n| n as u32);
-        }
+    let Some(integer) = item.any_integer() else {
+        let example = "an integer, or a string such as \"10k\"";
+        let read = item.quantity(sink, units::parse_count, example, bounds, range);
+        return read.map(|n| n as u32);
     };
+    let read = u64::try_from(integer).ok().filter(|n| bounds.contains(n));
     if read.is_none() {
         sink.bad(item, format!("expected {range}"));
     }

@@ -1,0 +1,150 @@
+//! Profiles: what every packet of a service adds to its counts, and the times of conversations.
+
+use gateway_core::{
+    image::{Control, Generation, SUBJECTS, Subject, half, subject_flags},
+    limit,
+    packet::Packet,
+    profile::{self, PAGE_DISTINCT, PAGE_SERVICES, Profile, REGISTERS, Times},
+    times,
+};
+
+use crate::{
+    PacketPlace,
+    buckets::MapWord,
+    environment, maps,
+    proofs::{self, key},
+};
+
+/// The table of conversations.
+struct Conversations;
+
+impl times::Tables for Conversations {
+    type Word = MapWord;
+
+    #[inline(always)]
+    fn conversation(&self, at: u32) -> Option<MapWord> {
+        maps::CONVERSATIONS.get_ptr_mut(at).map(MapWord::new)
+    }
+}
+
+/// The entry of a subject in a generation.
+#[inline(always)]
+pub(crate) fn subject(generation: u32, number: u32) -> Option<&'static Subject> {
+    maps::SUBJECT_TABLE.get(half(generation, SUBJECTS, number))
+}
+
+/// Counts a packet to a service by what it looks like. `counted`: the subject, and in the highest bit whether the packet
+/// completed a handshake.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn weir_profile(
+    place: *const PacketPlace,
+    generation: u32,
+    counted: u32,
+    length: u32,
+    now_ns: u64,
+) -> u32 {
+    let (number, answered) = (counted & 0x7fff_ffff, counted >> 31 != 0);
+    let (Some(packet), Some(in_force), Some(subject)) = (
+        proofs::packet(place),
+        proofs::generation(generation),
+        subject(generation, number),
+    ) else {
+        return 0;
+    };
+    if subject.flags & subject_flags::PROFILE != 0 {
+        let service = subject.service;
+        if let Some(profile) = profile_of(service) {
+            // SAFETY: this CPU's own element, in all but the egress path, which adds to a count of its own.
+            unsafe { (*profile).count(packet, length, answered) };
+        }
+        touch(service);
+        see(in_force, packet, service);
+    }
+    if subject.flags & subject_flags::TIME != 0
+        && let Some(ns) = times::arrived(&Conversations, &key(), now_ns, packet)
+        && let Some(times) = times_of(subject.service)
+    {
+        // SAFETY: as above.
+        unsafe { (*times).count_handshake(ns) };
+    }
+    0
+}
+
+/// This CPU's counts of a service.
+#[inline(always)]
+fn profile_of(service: u32) -> Option<*mut Profile> {
+    maps::PROFILES.get_value_ptr_mut(service / PAGE_SERVICES, &(service % PAGE_SERVICES))
+}
+
+/// This CPU's times of a service.
+#[inline(always)]
+fn times_of(service: u32) -> Option<*mut Times> {
+    maps::TIMES.get_value_ptr_mut(service / PAGE_SERVICES, &(service % PAGE_SERVICES))
+}
+
+/// Marks a service as one whose counts changed.
+#[inline(always)]
+fn touch(service: u32) {
+    let epoch = environment::control(Control::Epoch);
+    if let Some(mark) = maps::TOUCHED.get_ptr_mut(service) {
+        // SAFETY: a map element; whoever writes in an epoch writes the same.
+        unsafe {
+            if mark.read_volatile() != epoch {
+                mark.write_volatile(epoch);
+            }
+        }
+    }
+}
+
+/// Counts a source among the different ones.
+#[inline(always)]
+fn see(generation: &Generation, packet: &Packet, service: u32) {
+    let set = environment::control(Control::Distinct) as u32 & 1;
+    let page = service / PAGE_DISTINCT;
+    let hash = limit::hash_of(&key(), generation, packet);
+    if let Some(words) = maps::DISTINCT.get_value_ptr_mut(page, &(service % PAGE_DISTINCT * 2 + set)) {
+        profile::see(hash, |at| {
+            // SAFETY: a word of a map element; the mask holds it there.
+            Some(MapWord::new(unsafe {
+                words.cast::<u64>().add(at & (REGISTERS / 8 - 1))
+            }))
+        });
+    }
+}
+
+/// What a TCP packet that leaves says of the service that it comes from: a SYN-ACK, or a first answer. `flags`: those of
+/// the generation.
+#[inline(always)]
+pub(crate) fn leaving(
+    packet: &Packet,
+    service: impl Fn() -> Option<&'static Subject>,
+    syn_ack: bool,
+    timed: bool,
+    now_ns: u64,
+) {
+    let first_byte = if timed {
+        times::leaving(&Conversations, &key(), now_ns, packet)
+    } else {
+        None
+    };
+    if !syn_ack && first_byte.is_none() {
+        return;
+    }
+    let Some(subject) = service() else { return };
+    if syn_ack
+        && subject.flags & subject_flags::PROFILE != 0
+        && let Some(profile) = profile_of(subject.service)
+    {
+        touch(subject.service);
+        // SAFETY: this CPU's own element; programs on the way out do not nest, and only they write this count.
+        unsafe { (*profile).syn_ack += 1 };
+    }
+    if let Some(ns) = first_byte
+        && subject.flags & subject_flags::TIME != 0
+        && let Some(times) = times_of(subject.service)
+    {
+        // SAFETY: as above.
+        unsafe { (*times).count_first_byte(ns) };
+    }
+}
