@@ -56,9 +56,22 @@ pub fn hash(key: &Key, domain: Domain, family: u64, address: &Address) -> u64 {
 /// Hashes a TCP connection as its client names it, and a number of its own.
 #[inline(always)]
 pub fn connection(key: &Key, client: (&Address, u16), server: (&Address, u16), number: u32) -> u64 {
-    let ports = u64::from(client.1) << 16 | u64::from(server.1);
-    let first = hash(key, Domain::Connection, ports | u64::from(number) << 32, client.0);
-    hash(key, Domain::Connection, first, server.0)
+    let ports = u32::from(client.1) << 16 | u32::from(server.1);
+    let first = hash(
+        key,
+        Domain::Connection,
+        0,
+        &[client.0[0], server.0[0], ports, number],
+    );
+    let rest = |address: &Address| address[1] | address[2] | address[3];
+    if rest(client.0) | rest(server.0) == 0 {
+        // That was all of two IPv4 addresses.
+        return first;
+    }
+    let (client, server) = (client.0, server.0);
+    let second = [client[1], client[2], client[3], server[1]];
+    let second = hash(key, Domain::Connection, first, &second);
+    hash(key, Domain::Connection, second, &[server[2], server[3], 0, 0])
 }
 
 /// The line that a hash falls into: its high half, scaled to the number of lines without a division.

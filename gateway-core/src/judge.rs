@@ -119,7 +119,7 @@ pub trait Environment: classify::Tables + Versions + proof::Tables {
     where
         Self: Sized,
     {
-        let hash = limit::hash_of(&self.key(), self.generation(), packet);
+        let hash = || limit::hash_of(&self.key(), self.generation(), packet);
         proof::answer(self, &self.key(), self.now_ns(), packet, hash)
     }
     /// [`proof::remember`].

@@ -174,9 +174,15 @@ pub const fn may_answer(packet: &Packet) -> bool {
         && packet.length <= 160
 }
 
-/// Proves the source of a packet that answers an offer; whether it does. `hash`: the source's.
+/// Proves the source of a packet that answers an offer; whether it does. `hash`: the source's, which is seldom asked for.
 #[inline(always)]
-pub fn answer<T: Tables>(tables: &T, key: &Key, now_ns: u64, packet: &Packet, hash: u64) -> bool {
+pub fn answer<T: Tables>(
+    tables: &T,
+    key: &Key,
+    now_ns: u64,
+    packet: &Packet,
+    hash: impl FnOnce() -> u64,
+) -> bool {
     let connection = hash::connection(
         key,
         (&packet.source, packet.source_port),
@@ -195,6 +201,7 @@ pub fn answer<T: Tables>(tables: &T, key: &Key, now_ns: u64, packet: &Packet, ha
     }
     // Once: whoever heard the number on the way must not use it for ever.
     let _ = word.swap(held, 0);
+    let hash = hash();
     if let Some(line) = tables.proofs(hash) {
         prove(&line, hash, now_ns);
     }

@@ -87,7 +87,7 @@ pub(crate) extern "C" fn weir_answer(place: *const PacketPlace, number: u32, now
         return 0;
     };
     let key = key();
-    let hash = limit::hash_of(&key, generation, packet);
+    let hash = || limit::hash_of(&key, generation, packet);
     u32::from(proof::answer(&Proofs, &key, now_ns, packet, hash))
 }
 

@@ -93,6 +93,12 @@ impl Both {
         Ok(self.program.leaves(frame)?)
     }
 
+    /// Judges one frame in the kernel alone, for those who look at something else than its verdict.
+    pub fn judge_quietly(&self, frame: &[u8]) -> Result<()> {
+        self.program.run(frame, 1)?;
+        Ok(())
+    }
+
     /// Judges one frame on both, which must agree; says what they said.
     pub fn judge(&mut self, frame: &[u8]) -> Result<Said> {
         let judgement = self.twin.judge(frame);

@@ -116,9 +116,7 @@ impl Sender {
     pub fn send(&self, frames: &[Vec<u8>], plan: &Plan, stop: impl Fn() -> bool) -> Result<Sent> {
         ensure!(!frames.is_empty(), "there is nothing to send");
         if let Some(cpu) = plan.cpu {
-            let mut set = CpuSet::new();
-            set.set(cpu)?;
-            sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("cannot stay on CPU {cpu}"))?;
+            stay_on(cpu)?;
         }
         let limit = plan.count.unwrap_or(u64::MAX);
         let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
@@ -255,6 +253,13 @@ fn set_option(socket: &impl AsFd, level: i32, name: i32, value: i32) -> io::Resu
     };
     Errno::result(outcome)?;
     Ok(())
+}
+
+/// Keeps the calling thread on one CPU.
+pub fn stay_on(cpu: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu)?;
+    sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("cannot stay on CPU {cpu}"))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use gateway_core::{
-    image::{Control, SUBJECTS, Subject, subject_flags},
+    image::{Control, SUBJECTS, Subject, half, subject_flags},
     profile::{
         PAGE_DISTINCT, PAGE_SERVICES, PROFILE_WORDS, REGISTERS, SIZE_COUNTS, TIME_COUNTS, TIMES_WORDS,
         TTL_COUNTS,
@@ -78,6 +78,8 @@ impl Dataplane {
             }
             if !before.contains(&number) {
                 self.clear_profile(number).map_err(made)?;
+            } else if subject.flags & subject_flags::PROFILE == 0 {
+                self.reading.borrow_mut().known.remove(&number);
             }
         }
         Ok(())
@@ -141,18 +143,35 @@ impl Dataplane {
         Ok(epoch)
     }
 
+    /// The flags of a service in force.
+    fn flags_of(&self, service: u32) -> Result<u32, KernelError> {
+        let active = self.active()?.in_force(Self::now_ns());
+        let subject: Option<Subject> = self
+            .map("SUBJECT_TABLE")
+            .get(&half(active, SUBJECTS, service))
+            .map_err(failed)?;
+        Ok(subject.map_or(0, |subject| subject.flags))
+    }
+
     /// The profiles of the services that have one, as they count since the maps were made. Only those that changed since the
     /// last call are read.
     pub fn profiles(&self) -> Result<Vec<ServiceProfile>, KernelError> {
         let since = self.reading.borrow().profiles;
         let epoch = self.next_epoch()?;
         for number in self.touched_since(since)? {
+            let flags = self.flags_of(number)?;
+            if flags & subject_flags::PROFILE == 0 {
+                self.reading.borrow_mut().known.remove(&number);
+                continue;
+            }
             let Some(page) = self.page_of(&PROFILES, number).map_err(failed)? else {
                 continue;
             };
             let counts = summed::<PROFILE_WORDS>(&page, number % PAGE_SERVICES, self.cpus)?;
             let mut profile = read(&counts);
-            if let Some(page) = self.page_of(&TIMES, number).map_err(failed)? {
+            if flags & subject_flags::TIME != 0
+                && let Some(page) = self.page_of(&TIMES, number).map_err(failed)?
+            {
                 let times = summed::<TIMES_WORDS>(&page, number % PAGE_SERVICES, self.cpus)?;
                 read_times(&times, &mut profile);
             }

@@ -19,7 +19,7 @@ use weir_tests::{
 /// A policy and a frame.
 struct Row {
     name: &'static str,
-    policy: &'static str,
+    policy: String,
     frame: Vec<u8>,
 }
 
@@ -33,49 +33,20 @@ struct Ready {
     _bpffs: BpffsDir,
 }
 
-const NOTHING: &str = "version = 1\n[source]\nmax_tracked = 4096\n";
-const COUNTED: &str = r#"
-version = 1
-[source]
-max_tracked = 4096
-[[service]]
-name = "web"
-protocol = "tcp"
-ports = [80]
-"#;
+/// Neither samples nor profiles.
+const BLIND: &str = "one_in = 0";
+/// Samples, as a policy that does not speak of them has them.
+const SAMPLED: &str = "one_in = 1000";
+
 const PASSED: &str = r#"
-version = 1
-[source]
-max_tracked = 4096
-[[service]]
-name = "web"
-protocol = "tcp"
-ports = [80]
 [service.per_source]
 packets = { rate = "100M", burst = "8M" }
 "#;
 const DROPPED: &str = r#"
-version = 1
-[source]
-max_tracked = 4096
-[[service]]
-name = "web"
-protocol = "tcp"
-ports = [80]
 [service.per_source]
 packets = { rate = 1, burst = 1 }
 "#;
 const FULL: &str = r#"
-version = 1
-[source]
-max_tracked = 4096
-[lists.bad]
-action = "drop"
-prefixes = ["198.51.100.0/24", "203.0.113.128/25"]
-[[service]]
-name = "web"
-protocol = "tcp"
-ports = [80]
 [service.per_source]
 packets = { rate = "100M", burst = "8M" }
 bytes = { rate = "50GB", burst = "250MB" }
@@ -86,10 +57,31 @@ packets = { rate = "100M", burst = "8M" }
 [service.total]
 packets = { rate = "100M", burst = "8M" }
 "#;
+const LIST: &str = r#"
+[lists.bad]
+action = "drop"
+prefixes = ["198.51.100.0/24", "203.0.113.128/25"]
+"#;
+
+/// A policy with one service: its sampling, what comes before it, its own keys and its limits.
+fn policy_of(sampling: &str, before: &str, keys: &str, limits: &str) -> String {
+    format!(
+        "version = 1\n[source]\nmax_tracked = 4096\n[sampling]\n{sampling}\n{before}\n[[service]]\nname = \"web\"\n\
+         protocol = \"tcp\"\nports = [80]\n{keys}\n{limits}\n"
+    )
+}
 
 fn rows() -> Vec<Row> {
     let ack = |frame: Frame| frame.ip("192.0.2.1", "203.0.113.10").tcp(40_000, 80, ACK).build();
     let plain = || ack(Frame::new());
+    let data = || {
+        let payload = vec![0; 1_000];
+        Frame::new()
+            .ip("192.0.2.1", "203.0.113.10")
+            .tcp(40_000, 80, ACK)
+            .payload(&payload)
+            .build()
+    };
     let six = Frame::new().ip("2001:db8:1::1", "2001:db8::10");
     let chain = six
         .clone()
@@ -97,57 +89,63 @@ fn rows() -> Vec<Row> {
         .destination_options(1)
         .tcp(40_000, 80, ACK)
         .build();
+    let blind = |limits: &str| policy_of(BLIND, "", "profile = false", limits);
+    let row = |name, policy: String, frame| Row { name, policy, frame };
+    let nothing = format!("version = 1\n[source]\nmax_tracked = 4096\n[sampling]\n{BLIND}\n");
     vec![
-        Row {
-            name: "no service",
-            policy: NOTHING,
-            frame: plain(),
-        },
-        Row {
-            name: "a service that only counts",
-            policy: COUNTED,
-            frame: plain(),
-        },
-        Row {
-            name: "per source packets, passed",
-            policy: PASSED,
-            frame: plain(),
-        },
-        Row {
-            name: "per source packets, dropped",
-            policy: DROPPED,
-            frame: plain(),
-        },
-        Row {
-            name: "the same, one VLAN tag",
-            policy: DROPPED,
-            frame: ack(Frame::new().vlan(TPID_8021Q, 9)),
-        },
-        Row {
-            name: "the same, IPv6",
-            policy: DROPPED,
-            frame: six.tcp(40_000, 80, ACK).build(),
-        },
-        Row {
-            name: "the same, two extension headers",
-            policy: DROPPED,
-            frame: chain,
-        },
-        Row {
-            name: "lists, three buckets, block, network, total",
-            policy: FULL,
-            frame: plain(),
-        },
+        row("no service", nothing, plain()),
+        row("a service that only counts", blind(""), plain()),
+        row("per source packets, passed", blind(PASSED), plain()),
+        row("per source packets, dropped", blind(DROPPED), plain()),
+        row(
+            "the same, one VLAN tag",
+            blind(DROPPED),
+            ack(Frame::new().vlan(TPID_8021Q, 9)),
+        ),
+        row("the same, IPv6", blind(DROPPED), six.tcp(40_000, 80, ACK).build()),
+        row("the same, two extension headers", blind(DROPPED), chain),
+        row(
+            "lists, three buckets, block, network, total",
+            policy_of(BLIND, LIST, "profile = false", FULL),
+            plain(),
+        ),
+        row("per source: blind", blind(PASSED), data()),
+        row(
+            "per source: sampled",
+            policy_of(SAMPLED, "", "profile = false", PASSED),
+            data(),
+        ),
+        row("per source: profile", policy_of(BLIND, "", "", PASSED), data()),
+        row(
+            "per source: profile, sampled (the default)",
+            policy_of(SAMPLED, "", "", PASSED),
+            data(),
+        ),
+        row(
+            "per source: profile, a bare ACK",
+            policy_of(BLIND, "", "", PASSED),
+            plain(),
+        ),
+        row(
+            "per source: profile and time",
+            policy_of(BLIND, "", "time = true", PASSED),
+            data(),
+        ),
+        row(
+            "everything: profile, sampled",
+            policy_of(SAMPLED, LIST, "", FULL),
+            plain(),
+        ),
     ]
 }
 
 fn ready(row: Row) -> Result<Ready> {
-    let parsed = policy::parse(row.policy, std::path::Path::new("bench.toml"))?.policy;
+    let parsed = policy::parse(&row.policy, std::path::Path::new("bench.toml"))?.policy;
     let bpffs = BpffsDir::create()?;
     let (mut dataplane, _) = Dataplane::open(&bpffs.path().join("weir"), &parsed.source)?;
     let lists = policy::lists::contents(&parsed, std::path::Path::new("/"))?;
     let lists: ListContents = lists;
-    dataplane.apply(&parsed, row.policy, &lists, &[])?;
+    dataplane.apply(&parsed, &row.policy, &lists, &[])?;
     let program = dataplane.test_program(false)?;
     Ok(Ready {
         name: row.name,
