@@ -17,4 +17,5 @@ pub mod metrics;
 mod notify;
 pub mod policy;
 pub mod state;
+pub mod traffic;
 pub mod twin;

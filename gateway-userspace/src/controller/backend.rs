@@ -55,6 +55,7 @@ pub trait Backend: Send {
     fn profiles(&self) -> Result<Vec<ServiceProfile>, KernelError>;
     fn take_distinct(&mut self) -> Result<Vec<DistinctSources>, KernelError>;
     fn service_name(&self, number: u32) -> Option<String>;
+    fn service_numbers(&self) -> Vec<(String, u32)>;
     fn interface_name(&self, number: u32) -> Option<String>;
     fn set_open_at(&mut self, ns: u64) -> Result<(), KernelError>;
     fn open_at(&self) -> Result<u64, KernelError>;
@@ -202,6 +203,10 @@ impl Backend for Dataplane {
 
     fn service_name(&self, number: u32) -> Option<String> {
         Self::service_name(self, number)
+    }
+
+    fn service_numbers(&self) -> Vec<(String, u32)> {
+        Self::service_numbers(self)
     }
 
     fn interface_name(&self, number: u32) -> Option<String> {

@@ -34,6 +34,7 @@ use crate::{
     kernel::{Attachment, ListContents, SourceSlots, XdpMode, XdpModeChoice},
     lists::{ListBook, Overlay},
     state::{History, StateError, Store},
+    traffic::Traffic,
 };
 
 /// The policy in force.
@@ -82,6 +83,7 @@ pub struct Engine {
     /// Slots of the source table that is in use; it is made once.
     pub(super) tracked: u32,
     pub(super) events: Arc<EventLog>,
+    pub(super) traffic: Arc<Traffic>,
     /// Where those are found who must not be cut off.
     pub(super) neighbours: Box<dyn Neighbours>,
     /// The faults that were told as events and have not ended, with the interface that each is about.
@@ -154,6 +156,7 @@ impl Engine {
         let in_force = in_force_of(prepared, revision, applied_at, &lists);
         let mut engine = Self {
             events,
+            traffic: Arc::default(),
             neighbours: Box::<guard::System>::default(),
             faults: Vec::new(),
             rates: Rates::default(),

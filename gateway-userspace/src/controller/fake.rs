@@ -341,6 +341,12 @@ impl Backend for Fake {
         kernel.services.get(number as usize).cloned()
     }
 
+    fn service_numbers(&self) -> Vec<(String, u32)> {
+        let kernel = self.0.lock().unwrap();
+        let numbered = kernel.services.iter().cloned().zip(0..);
+        numbered.filter(|(_, number)| *number != 0).collect()
+    }
+
     fn interface_name(&self, number: u32) -> Option<String> {
         let kernel = self.0.lock().unwrap();
         kernel.attached.keys().nth(number as usize).cloned()

@@ -30,6 +30,7 @@ pub mod policy_ops;
 mod prepare;
 mod rates;
 mod run;
+mod samples;
 mod settle;
 pub mod start;
 mod status;

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{
-    backend::{Backend, NoticeSource, SystemClock},
+    backend::{Backend, NoticeSource, SampleSource, SystemClock},
     engine::{Engine, Parts, StartError},
     handle::Handle,
     listen::{ControlSocket, ListenError, bind_web},
@@ -156,6 +156,7 @@ pub fn run(mut options: RunOptions) -> Result<(), RunError> {
     let version = env!("CARGO_PKG_VERSION");
     engine.tell(Entry::new(Kind::Started, format!("weir {version} started")));
     let notices = engine.notices()?;
+    let samples = engine.samples()?;
 
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
@@ -173,7 +174,7 @@ pub fn run(mut options: RunOptions) -> Result<(), RunError> {
             tokio::net::UnixListener::from_std(control).map_err(system("serve the control socket"))?;
         let web = tokio::net::TcpListener::from_std(web).map_err(system("serve --listen"))?;
         let status = format!("enforcing on {}", interfaces.join(", "));
-        let listeners = (control, web, notices);
+        let listeners = (control, web, notices, samples);
         serve(&handle, listeners, signals, &status, began, &options).await
     });
     drop(socket);
@@ -268,16 +269,17 @@ impl Signals {
     }
 }
 
-/// Where requests and notices come from.
+/// Where requests, notices and samples come from.
 type Sources = (
     tokio::net::UnixListener,
     tokio::net::TcpListener,
     Box<dyn NoticeSource>,
+    Box<dyn SampleSource>,
 );
 
 async fn serve(
     handle: &Handle,
-    (control, web, notices): Sources,
+    (control, web, notices, samples): Sources,
     mut signals: Signals,
     status: &str,
     began: Instant,
@@ -292,6 +294,13 @@ async fn serve(
     ));
     let web = tokio::spawn(serve_tcp(web, web::router(handle.clone()), stopping.clone()));
     let notices = tokio::spawn(super::notices::follow(handle.clone(), notices, stopping.clone()));
+    let traffic = handle.call(|engine| Ok(engine.traffic())).await?;
+    let samples = tokio::spawn(super::samples::follow(
+        handle.clone(),
+        samples,
+        traffic,
+        stopping.clone(),
+    ));
     let heartbeat = tokio::spawn(handle.clone().heartbeat(stopping.clone()));
     let watchdog = tokio::spawn(watchdog(handle.clone()));
 
@@ -333,6 +342,9 @@ async fn serve(
     let _ = stop.send(true);
     for task in [control, web, upkeep, heartbeat] {
         let _ = task.await;
+    }
+    if let Ok(Err(error)) = samples.await {
+        tracing::error!(%error, "the samples of the traffic could not be read");
     }
     if let Ok(Err(error)) = notices.await {
         tracing::error!(%error, "what the kernel announced could not be heard");

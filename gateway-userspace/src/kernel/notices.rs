@@ -73,6 +73,12 @@ impl Dataplane {
         self.state.registry.service_name(number).map(str::to_owned)
     }
 
+    /// Every service's name and number.
+    pub fn service_numbers(&self) -> Vec<(String, u32)> {
+        let services = self.state.registry.services();
+        services.map(|(name, number)| (name.to_owned(), number)).collect()
+    }
+
     /// The name of the interface that has this number.
     pub fn interface_name(&self, number: u32) -> Option<String> {
         let interfaces = &self.state.registry.interfaces;
