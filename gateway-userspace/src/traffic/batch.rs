@@ -69,6 +69,7 @@ impl Names {
             |(name, index)| (Arc::clone(name), *index),
         );
         Some(Named {
+            sample,
             at,
             verdict,
             reason,
@@ -76,7 +77,6 @@ impl Names {
             class,
             interface,
             ifindex,
-            sample,
         })
     }
 }

@@ -3,12 +3,27 @@
 //! It has a lock of its own, not the engine's: samples come thousands a second and must not wait for a policy.
 
 mod batch;
+mod query;
+mod table;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod weights;
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
 
 use tokio::sync::broadcast;
 
-pub use batch::{Batch, Named, Names};
+pub use self::{
+    batch::{Batch, Named, Names},
+    query::{By, PortRow, Query},
+    tables::{Cut, Tables},
+    weights::SPAN_SECONDS,
+};
+use crate::api::traffic::{Estimate, Flow, SourceUse};
 
 /// Batches that a slow follower may be behind before it loses the oldest.
 const BEHIND: usize = 64;
@@ -17,12 +32,31 @@ const BEHIND: usize = 64;
 #[derive(Debug)]
 pub struct Traffic {
     followers: broadcast::Sender<Arc<Batch>>,
+    tables: Mutex<Tables>,
+    began: Instant,
+}
+
+/// How large the tables are.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Sizes {
+    /// Flows.
+    pub flows: usize,
+    /// Sources at services.
+    pub sources: usize,
+    /// Networks at services.
+    pub networks: usize,
+    /// What had to go from full tables since the start.
+    pub evicted: u64,
+    /// Samples that were read since the start.
+    pub samples: u64,
 }
 
 impl Default for Traffic {
     fn default() -> Self {
         Self {
             followers: broadcast::Sender::new(BEHIND),
+            tables: Mutex::default(),
+            began: Instant::now(),
         }
     }
 }
@@ -35,7 +69,71 @@ impl Traffic {
 
     /// Takes a batch in.
     pub fn take_in(&self, batch: Batch) {
+        let now = self.now();
+        self.tables().add(&batch, now);
         // Nobody may be listening.
         let _ = self.followers.send(Arc::new(batch));
+    }
+
+    /// From now on sources are cut so.
+    pub fn set_cut(&self, cut: Cut) {
+        self.tables().cut = cut;
+    }
+
+    /// The heaviest sources, or networks.
+    pub fn sources(&self, query: &Query) -> Vec<SourceUse> {
+        let now = self.now();
+        self.tables().sources(query, now)
+    }
+
+    /// The heaviest flows.
+    pub fn flows(&self, query: &Query) -> Vec<Flow> {
+        let now = self.now();
+        self.tables().flows(query, now)
+    }
+
+    /// The ports that are asked for.
+    pub fn ports(&self) -> Vec<PortRow> {
+        let now = self.now();
+        self.tables().ports(now)
+    }
+
+    /// All traffic, or that of one service.
+    pub fn all(&self, service: Option<&str>) -> Estimate {
+        let now = self.now();
+        self.tables().all(service, now)
+    }
+
+    /// The span that rates are over, in seconds: shorter while there have been samples for less.
+    pub fn span_seconds(&self) -> f64 {
+        let now = self.now();
+        self.tables().age(now).min(SPAN_SECONDS)
+    }
+
+    /// The N of the last sample of the last seconds.
+    pub fn one_in(&self) -> Option<u32> {
+        let now = self.now();
+        let (one_in, at) = self.tables().one_in;
+        (one_in != 0 && now - at < SPAN_SECONDS).then_some(one_in)
+    }
+
+    /// How large the tables are.
+    pub fn sizes(&self) -> Sizes {
+        let tables = self.tables();
+        Sizes {
+            flows: tables.flows.len(),
+            sources: tables.sources.len(),
+            networks: tables.networks.len(),
+            evicted: tables.flows.evicted() + tables.sources.evicted() + tables.networks.evicted(),
+            samples: tables.samples,
+        }
+    }
+
+    fn now(&self) -> f64 {
+        self.began.elapsed().as_secs_f64()
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
