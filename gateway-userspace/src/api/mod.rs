@@ -3,6 +3,7 @@
 mod body;
 mod crowd;
 pub mod error;
+mod look;
 mod name;
 mod patience;
 pub(crate) mod peer;
@@ -108,6 +109,8 @@ fn routes() -> Vec<Route> {
         route("delete", "/v1/levers", delete(clear_levers)),
         route("post", "/v1/detach", post(detach)),
         route("get", "/v1/events", get(events)),
+        route("get", "/v1/sources", get(look::sources)),
+        route("get", "/v1/flows", get(look::flows)),
         route(
             "get",
             "/v1/openapi.json",

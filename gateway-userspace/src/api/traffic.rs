@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::kernel::BucketLeft;
+use crate::{kernel::BucketLeft, traffic::By};
 
 /// What is estimated from samples, over [`SourcesAnswer::span_seconds`]. A rate's standard error is its value times `error`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -21,6 +21,22 @@ pub struct Estimate {
     pub connections_per_second: f64,
     /// The relative standard error of the packets, from 0; 1 is a hundred per cent. The bytes' is larger where frames differ.
     pub error: f64,
+}
+
+/// The query of `GET /v1/sources` and `GET /v1/flows`.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrafficQuery {
+    /// Only of this service (`default` for none).
+    pub service: Option<String>,
+    /// Only from within this prefix.
+    pub source: Option<String>,
+    /// What is heavy; absent: packets.
+    pub by: Option<By>,
+    /// At most so many, 1 to 1000; absent: 20.
+    pub limit: Option<usize>,
+    /// Networks in place of sources.
+    pub networks: Option<bool>,
 }
 
 /// `GET /v1/sources`: the heaviest first.

@@ -26,6 +26,8 @@
 //! | `DELETE /v1/levers` | | [`LeversCleared`] |
 //! | `POST /v1/detach` | [`DetachRequest`] | [`Detached`] |
 //! | `GET /v1/events` | | [`EventsAnswer`] |
+//! | `GET /v1/sources` | | [`super::traffic::SourcesAnswer`] |
+//! | `GET /v1/flows` | | [`super::traffic::FlowsAnswer`] |
 //! | `GET /v1/openapi.json` | | the OpenAPI document |
 
 use std::collections::BTreeMap;

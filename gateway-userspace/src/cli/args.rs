@@ -105,6 +105,19 @@ impl From<std::ffi::OsString> for FileOrInput {
     }
 }
 
+/// A value in a query: what is not plain is percent-encoded (RFC 3986, 2.1).
+pub(crate) fn in_query(value: &str) -> String {
+    use std::fmt::Write as _;
+    value.bytes().fold(String::new(), |mut text, byte| {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            text.push(char::from(byte));
+        } else {
+            let _ = write!(text, "%{byte:02X}");
+        }
+        text
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

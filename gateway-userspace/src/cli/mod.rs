@@ -6,12 +6,14 @@ mod ban;
 mod detach;
 mod doctor;
 mod events;
+mod flows;
 mod levers;
 mod list;
 mod output;
 mod policy;
 mod prefixes;
 mod run;
+mod sources;
 mod status;
 mod table;
 #[cfg(test)]
@@ -88,6 +90,8 @@ enum Command {
     Scale(levers::ScaleArgs),
     Lever(levers::LeverArgs),
     Events(events::Args),
+    Sources(sources::Args),
+    Flows(flows::Args),
 }
 
 /// What every command needs to know.
@@ -161,6 +165,8 @@ fn dispatch(command: Command, context: &Context) -> Result<ExitCode, Failure> {
         Command::Scale(args) => levers::scale(args, context),
         Command::Lever(args) => levers::lever(&args, context),
         Command::Events(args) => events::run(&args, context),
+        Command::Sources(args) => sources::run(&args, context),
+        Command::Flows(args) => flows::run(&args, context),
     }
 }
 

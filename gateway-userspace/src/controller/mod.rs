@@ -34,6 +34,7 @@ mod samples;
 mod settle;
 pub mod start;
 mod status;
+mod traffic_ops;
 mod upkeep;
 
 #[cfg(any(test, feature = "fuzzing"))]

@@ -76,7 +76,10 @@ pub(super) async fn follow(
             let more = samples.len() == BATCH;
             if named_at.is_none_or(|at| at.elapsed() >= NAMES) {
                 let asked = handle
-                    .call(|engine| Ok((engine.sample_names(), engine.clock.now())))
+                    .call(|engine| {
+                        engine.cut_sources();
+                        Ok((engine.sample_names(), engine.clock.now()))
+                    })
                     .await;
                 let Ok((fresh, now)) = asked else { return Ok(()) };
                 (names, named_at, clock) = (fresh, Some(Instant::now()), Some(now));

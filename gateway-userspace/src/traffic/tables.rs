@@ -178,14 +178,14 @@ impl Tables {
     fn scale(&mut self, batch: &Batch, last: &Named) -> f64 {
         let missed = last.sample.head.missed;
         // Before the first batch nobody listened; a count that falls is that of new maps.
-        let lost = self.missed.map_or(0, |before| missed.saturating_sub(before));
+        let gone = self.missed.map_or(0, |before| missed.saturating_sub(before));
         self.missed = Some(missed);
         let stands_for: f64 = batch
             .samples
             .iter()
             .map(|named| f64::from(named.sample.head.one_in))
             .sum();
-        1.0 + lost as f64 / stands_for.max(1.0)
+        1.0 + gone as f64 / stands_for.max(1.0)
     }
 
     fn one(&mut self, named: &Named, scale: f64, now: f64) {
@@ -282,13 +282,12 @@ impl SourceEntry {
                 .reasons
                 .iter_mut()
                 .find(|(reason, _)| *reason == named.reason);
-            match known {
-                Some((_, weights)) => weights.add(addend, now),
-                None => {
-                    let mut weights = Weights::default();
-                    weights.add(addend, now);
-                    self.reasons.push((named.reason, weights));
-                }
+            if let Some((_, weights)) = known {
+                weights.add(addend, now);
+            } else {
+                let mut weights = Weights::default();
+                weights.add(addend, now);
+                self.reasons.push((named.reason, weights));
             }
         }
     }
