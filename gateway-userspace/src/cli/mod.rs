@@ -16,6 +16,7 @@ mod status;
 mod table;
 #[cfg(test)]
 mod tests;
+mod top;
 
 use std::{env, ffi::OsString, path::PathBuf, process::ExitCode};
 
@@ -88,6 +89,7 @@ enum Command {
     Scale(levers::ScaleArgs),
     Lever(levers::LeverArgs),
     Events(events::Args),
+    Top(top::Args),
 }
 
 /// What every command needs to know.
@@ -161,6 +163,7 @@ fn dispatch(command: Command, context: &Context) -> Result<ExitCode, Failure> {
         Command::Scale(args) => levers::scale(args, context),
         Command::Lever(args) => levers::lever(&args, context),
         Command::Events(args) => events::run(&args, context),
+        Command::Top(args) => top::run(args, context),
     }
 }
 
