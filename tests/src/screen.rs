@@ -1,11 +1,11 @@
 //! A terminal as a person sees it: a program in a pseudo-terminal of its own, and what its screen shows.
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     io::{Read as _, Write as _},
     os::{
         fd::{AsFd as _, AsRawFd as _, OwnedFd},
-        unix::process::CommandExt as _,
+        unix::{fs::OpenOptionsExt as _, process::CommandExt as _},
     },
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
@@ -18,8 +18,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use nix::{
+    fcntl::OFlag,
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    pty::{Winsize, openpty},
+    pty::{Winsize, grantpt, posix_openpt, ptsname_r, unlockpt},
     sys::{
         signal::{Signal, kill},
         termios::{self, LocalFlags},
@@ -36,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Screen {
     child: Child,
     keyboard: Option<File>,
-    slave: OwnedFd,
+    slave: File,
     parser: Arc<Mutex<vt100::Parser>>,
     closed: Arc<AtomicBool>,
     reader: Option<JoinHandle<()>>,
@@ -45,9 +46,19 @@ pub struct Screen {
 impl Screen {
     /// Starts a program on a terminal of so many columns and lines, which is its controlling terminal.
     pub fn start(mut command: Command, (columns, lines): (u16, u16)) -> Result<Self> {
-        let pty = openpty(Some(&size(columns, lines)), None)?;
+        // No program may inherit this end: the terminal would then never be closed.
+        let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)?;
+        grantpt(&master)?;
+        unlockpt(&master)?;
+        let slave = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NOCTTY)
+            .open(ptsname_r(&master)?)?;
+        let keyboard = File::from(OwnedFd::from(master));
+        set_size(&keyboard, columns, lines)?;
         for stream in [Command::stdin, Command::stdout, Command::stderr] {
-            stream(&mut command, Stdio::from(pty.slave.try_clone()?));
+            stream(&mut command, Stdio::from(slave.try_clone()?));
         }
         // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
         unsafe {
@@ -62,7 +73,6 @@ impl Screen {
             .spawn()
             .with_context(|| format!("cannot start {command:?}"))?;
         let parser = Arc::new(Mutex::new(vt100::Parser::new(lines, columns, 0)));
-        let keyboard = File::from(pty.master);
         let closed = Arc::new(AtomicBool::new(false));
         let reader = {
             let output = keyboard.try_clone()?;
@@ -72,7 +82,7 @@ impl Screen {
         Ok(Self {
             child,
             keyboard: Some(keyboard),
-            slave: pty.slave,
+            slave,
             parser,
             closed,
             reader: Some(reader),
@@ -151,10 +161,7 @@ impl Screen {
             .unwrap_or_else(PoisonError::into_inner)
             .screen_mut()
             .set_size(lines, columns);
-        let size = size(columns, lines);
-        // SAFETY: the descriptor is open and the size outlives the call. The kernel sends SIGWINCH.
-        nix::Error::result(unsafe { libc::ioctl(keyboard.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) })?;
-        Ok(())
+        set_size(keyboard, columns, lines)
     }
 
     /// The program's process id.
@@ -206,11 +213,15 @@ fn read(mut output: File, parser: &Mutex<vt100::Parser>, closed: &AtomicBool) {
     }
 }
 
-fn size(columns: u16, lines: u16) -> Winsize {
-    Winsize {
+/// The kernel tells the program by SIGWINCH.
+fn set_size(terminal: &File, columns: u16, lines: u16) -> Result<()> {
+    let size = Winsize {
         ws_row: lines,
         ws_col: columns,
         ws_xpixel: 0,
         ws_ypixel: 0,
-    }
+    };
+    // SAFETY: the descriptor is open and the size outlives the call.
+    nix::Error::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) })?;
+    Ok(())
 }

@@ -155,7 +155,8 @@ fn a_terminal_that_goes_away_ends_it() -> Result<()> {
     let weir = site.weir(POLICY)?;
     let mut screen = start(&site, &weir)?;
     screen.close();
-    ensure!(screen.end()?.success());
+    let status = screen.end()?;
+    ensure!(status.success(), "{status}");
     // Without the signal that a broken connection brings: there is only the end of the terminal to go by.
     let mut command = Command::new("env");
     command.arg("--ignore-signal=HUP");
@@ -169,7 +170,8 @@ fn a_terminal_that_goes_away_ends_it() -> Result<()> {
     let spent = processor_time(&screen)? - before;
     ensure!(spent < 50, "an idle view took {spent} hundredths of a second");
     screen.close();
-    ensure!(screen.end()?.success());
+    let status = screen.end()?;
+    ensure!(status.success(), "{status}");
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IsTerminal as _, Stdout, Write as _},
+    mem::ManuallyDrop,
     os::fd::{AsFd as _, BorrowedFd},
     panic,
     sync::{
@@ -24,6 +25,7 @@ use ratatui::{
         cursor, event, execute,
         terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
     },
+    layout::{Position, Rect},
 };
 
 use super::Message;
@@ -46,8 +48,9 @@ static CRASHED: AtomicBool = AtomicBool::new(false);
 
 /// The terminal while it is taken over. Dropped, it is as before.
 pub(super) struct Screen {
-    /// What is drawn on.
-    pub(super) terminal: Terminal<CrosstermBackend<Stdout>>,
+    /// What is drawn on. Never dropped: it would show the cursor again, which [`leave`] does, and where the terminal has
+    /// gone it would complain on a standard error that has gone, too, and panic.
+    pub(super) terminal: ManuallyDrop<Terminal<CrosstermBackend<Stdout>>>,
 }
 
 impl Screen {
@@ -59,7 +62,9 @@ impl Screen {
         if terminal.is_err() {
             leave();
         }
-        Ok(Self { terminal: terminal? })
+        Ok(Self {
+            terminal: ManuallyDrop::new(terminal?),
+        })
     }
 
     /// Gives the terminal back, stops until the shell goes on with this process, and takes it over again.
@@ -73,7 +78,9 @@ impl Screen {
     /// Takes the terminal over again: the shell has written on it, and set it up for itself.
     pub(super) fn again(&mut self) -> io::Result<()> {
         enter()?;
-        self.terminal.clear()
+        // Not `clear`, which asks the terminal where its cursor is: the answer would be taken for keys.
+        let size = self.terminal.size()?;
+        self.terminal.resize(Rect::from((Position::ORIGIN, size)))
     }
 }
 
@@ -192,5 +199,60 @@ pub(super) fn obstacle(term: Option<&str>) -> Option<&'static str> {
         Some("TERM says that this terminal can only print (it is dumb, or not set)")
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        env,
+        fs::File,
+        io::Read as _,
+        mem,
+        process::{Command, Stdio},
+    };
+
+    use nix::{
+        pty::openpty,
+        sys::termios::{LocalFlags, tcgetattr},
+    };
+
+    use super::*;
+
+    /// Says to this test that it is the one that crashes.
+    const CRASH: &str = "WEIR_TEST_TOP_CRASH";
+
+    #[test]
+    fn a_crash_gives_the_terminal_back_before_it_says_why() {
+        if env::var_os(CRASH).is_some() {
+            // As in a release, where a panic ends the process and nothing is dropped.
+            mem::forget(Screen::take().unwrap());
+            panic!("on purpose");
+        }
+        let pty = openpty(None, None).unwrap();
+        let end = || Stdio::from(pty.slave.try_clone().unwrap());
+        let name = "cli::top::terminal::tests::a_crash_gives_the_terminal_back_before_it_says_why";
+        let status = Command::new(env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture", "--test-threads=1"])
+            .env(CRASH, "1")
+            .stdin(end())
+            .stdout(end())
+            .stderr(end())
+            .status()
+            .unwrap();
+        assert!(!status.success());
+        let flags = tcgetattr(&pty.slave).unwrap().local_flags;
+        assert!(flags.contains(LocalFlags::ECHO | LocalFlags::ICANON), "{flags:?}");
+        drop(pty.slave);
+        let mut output = Vec::new();
+        // It ends in an error once nobody is at the other end.
+        let _ = File::from(pty.master).read_to_end(&mut output);
+        let output = String::from_utf8_lossy(&output);
+        let at = |text: &str| {
+            output
+                .find(text)
+                .unwrap_or_else(|| panic!("{text:?} is not in {output:?}"))
+        };
+        assert!(at("\u{1b}[?1049h") < at("\u{1b}[?1049l") && at("\u{1b}[?1049l") < at("on purpose"));
     }
 }
