@@ -100,7 +100,7 @@ impl Screen {
 
     /// What stands on the screen.
     pub fn text(&self) -> String {
-        self.look(|screen| screen.contents())
+        self.look(vt100::Screen::contents)
     }
 
     /// Whether the program draws on the other screen, beside the shell's.

@@ -31,14 +31,12 @@ const ASCII_BORDER: border::Set<'static> = border::Set {
 const HELP: &[&str] = &[
     "1-7, Tab     what the middle shows",
     "n            networks, and back",
-    "up, down     choose a row (also PgUp, PgDn,",
-    "             Home, End, k, j, g, G)",
+    "arrows       choose a row; PgUp, PgDn, Home, End",
     "Enter        all about it",
     "b            ban it (asks first)",
     "u            take its ban back (asks first)",
     "s, r         next column to sort by; reverse",
-    "/            only rows with a text, or within",
-    "             an address or a prefix",
+    "/            only rows with a text or in a prefix",
     "space        let the rates stand still",
     "q, Esc, ^C   quit;  ^Z to the shell",
     "LEFT         in the emptiest of its buckets",
@@ -83,7 +81,7 @@ pub(super) fn draw(painter: &mut Painter<'_>, screen: Rect, dialog: &Dialog, sta
                     format!(" {name} ")
                 }
             });
-            lines.push(line(format!("for {}", times.collect::<Vec<_>>().join(""))));
+            lines.push(line(format!("for {}", times.collect::<String>())));
             lines.extend(
                 warnings
                     .iter()

@@ -14,8 +14,9 @@ use weir::{
 };
 
 use super::{
+    columns::Column,
     dialogs,
-    rows::{Cell, Column, Listing, Mark, listing},
+    rows::{Cell, Listing, Mark, listing},
     state::{Pane, State},
     text::columns,
     theme::Theme,
@@ -116,7 +117,7 @@ impl Painter<'_> {
     }
 
     fn head(&mut self, area: Rect, state: &State) {
-        let bar = self.theme.bar();
+        let bar = Theme::bar();
         self.buffer.set_style(area, bar);
         let right = if state.paused { " PAUSED " } else { "" };
         let room = area.width.saturating_sub(right.len() as u16);
@@ -169,11 +170,7 @@ impl Painter<'_> {
         for (index, pane) in Pane::ALL.into_iter().enumerate() {
             let present = pane == state.pane;
             if all || present {
-                let style = if present {
-                    self.theme.bar()
-                } else {
-                    self.theme.dim()
-                };
+                let style = if present { Theme::bar() } else { self.theme.dim() };
                 let name = format!(" {} {} ", index + 1, pane.name());
                 x += self.put((x, area.y), area.right() - x, &name, style);
             }
@@ -300,8 +297,7 @@ impl Painter<'_> {
                 }
             }
             if selected == Some(at) {
-                self.buffer
-                    .set_style(Rect { y, height: 1, ..area }, self.theme.bar());
+                self.buffer.set_style(Rect { y, height: 1, ..area }, Theme::bar());
             }
         }
         let hidden = listing.rows.len().saturating_sub(room);

@@ -175,7 +175,8 @@ impl Reader {
     fn optional<A: DeserializeOwned>(&self, path: &str) -> Result<Result<A, String>, ClientError> {
         match self.client.get(path) {
             Ok(answer) => Ok(Ok(answer)),
-            Err(ClientError::Refused { status: 404, .. }) => {
+            // With a service in the question it may be the service that is not there.
+            Err(ClientError::Refused { status: 404, .. }) if !path.contains("service=") => {
                 let path = path.split('?').next().unwrap_or(path);
                 Ok(Err(format!(
                     "this controller has no {path}: it is of another version"

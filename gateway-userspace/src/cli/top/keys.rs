@@ -7,8 +7,9 @@ use weir::{
 };
 
 use super::{
+    columns::columns,
     feed::Change,
-    rows::{Row, ban_key, columns, listing},
+    rows::{Row, ban_key, listing},
     state::{By, Dialog, Pane, Stage, State, TIMES},
 };
 
@@ -46,6 +47,15 @@ impl State {
                 KeyCode::Char('z') => Action::Suspend,
                 _ => Action::Nothing,
             };
+        }
+        if key.modifiers.contains(KeyModifiers::ALT) {
+            // A terminal sends Esc and a key that follows at once in the same way: that was no yes to a question.
+            if self.dialog.is_some() {
+                self.dialog = None;
+            } else if self.editing.is_some() {
+                self.filter_key(KeyCode::Esc);
+            }
+            return Action::Nothing;
         }
         if self.dialog.is_some() {
             return self.dialog_key(key.code);

@@ -1,10 +1,11 @@
 //! `weir top`: a live view of the node.
 //!
 //! - `feed` asks the controller, on threads of its own; `rates` makes rates of what it answers
-//! - `state` is what is known and looked at; `rows` are its tables; `keys` change it
+//! - `state` is what is known and looked at; `rows` and `columns` are its tables; `keys` change it
 //! - `draw` and `dialogs` draw it, in the letters and colours of `text` and `theme`
 //! - `terminal` takes the terminal over, and gives it back whatever happens
 
+mod columns;
 mod dialogs;
 mod draw;
 mod feed;

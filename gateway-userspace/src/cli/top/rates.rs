@@ -175,8 +175,10 @@ mod tests {
         rates.take(seconds(12), &answer);
         let now = &rates.now[0];
         assert_eq!((now.pass, now.drop, now.bytes), (1_000.0, 50.0, 32_000.0));
-        assert_eq!(now.reasons["ban"].drop, 50.0);
-        assert_eq!(now.reasons["source_packets"].drop, 0.0);
+        assert_eq!(
+            (now.reasons["ban"].drop, now.reasons["source_packets"].drop),
+            (50.0, 0.0)
+        );
         assert_eq!(rates.trends["storefront"].back(), Some(&1_050.0));
     }
 

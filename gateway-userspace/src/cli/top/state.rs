@@ -310,7 +310,7 @@ impl State {
             (Some(Dialog::Ban { stage, .. } | Dialog::Unban { stage, .. }), Err(why))
                 if *stage == Stage::Sent =>
             {
-                *stage = Stage::Refused(why)
+                *stage = Stage::Refused(why);
             }
             (Some(Dialog::Ban { stage, .. } | Dialog::Unban { stage, .. }), Ok(what))
                 if *stage == Stage::Sent =>

@@ -73,7 +73,7 @@ fn source(prefix: &str, packets: f64, banned: bool) -> Value {
     })
 }
 
-fn sources(sources: Vec<Value>) -> SourcesAnswer {
+fn sources(sources: &[Value]) -> SourcesAnswer {
     let answer = json!({"schema": 1, "span_seconds": 10.0, "one_in": 1000,
         "all": {"packets_per_second": 1.0, "bytes_per_second": 1.0, "dropped_per_second": 0.0,
             "connections_per_second": 0.0, "error": 0.1}, "sources": sources});
@@ -81,7 +81,7 @@ fn sources(sources: Vec<Value>) -> SourcesAnswer {
 }
 
 fn three_sources() -> SourcesAnswer {
-    sources(vec![
+    sources(&[
         source("192.0.2.7/32", 9_000.0, false),
         source("198.51.100.0/24", 300.0, true),
         source("2001:db8:1234:5678::/64", 20.0, false),

@@ -42,7 +42,7 @@ impl Theme {
     }
 
     /// The first line, and the selected row.
-    pub(super) fn bar(self) -> Style {
+    pub(super) fn bar() -> Style {
         Style::new().add_modifier(Modifier::REVERSED)
     }
 

@@ -77,7 +77,7 @@ fn the_smallest_screen_shows_the_sources() {
 fn a_large_screen_uses_its_room() {
     let mut state = state();
     let many = (0..60).map(|last| source(&format!("192.0.2.{last}/32"), f64::from(last), false));
-    state.data.sources = Some(Ok(sources(many.collect())));
+    state.data.sources = Some(Ok(sources(&many.collect::<Vec<_>>())));
     let text = shown(&state, 200, 60);
     let rows = text.lines().filter(|line| line.contains("192.0.2.")).count();
     assert!(rows > 30, "{rows}\n{text}");
@@ -95,6 +95,9 @@ fn what_is_empty_says_why() {
         },
     );
     assert!(shown(&state, 80, 24).contains("sampling is off"));
+    state.service = Some("checkout".into());
+    assert!(shown(&state, 80, 24).contains("the policy in force has no service checkout"));
+    state.service = None;
     state.data.sources = Some(Err("this controller has no /v1/sources".into()));
     assert!(shown(&state, 80, 24).contains("this controller has no /v1/sources"));
     state.filter = "nowhere".into();

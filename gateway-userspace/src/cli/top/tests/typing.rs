@@ -66,7 +66,7 @@ fn the_selection_follows_its_source() {
     press(&mut state, KeyCode::Down);
     assert_eq!(state.selected_row().unwrap().key, "198.51.100.0/24");
     let mut other = round();
-    other.sources = Some(Ok(sources(vec![
+    other.sources = Some(Ok(sources(&[
         source("198.51.100.0/24", 10_000.0, true),
         source("192.0.2.7/32", 9_000.0, false),
     ])));
@@ -77,7 +77,7 @@ fn the_selection_follows_its_source() {
     // When it goes, the row in its place is taken.
     press(&mut state, KeyCode::End);
     let mut other = round();
-    other.sources = Some(Ok(sources(vec![source("203.0.113.1/32", 1.0, false)])));
+    other.sources = Some(Ok(sources(&[source("203.0.113.1/32", 1.0, false)])));
     state.take(Duration::from_secs(3), other);
     assert_eq!(state.selected_row().unwrap().key, "203.0.113.1/32");
     for code in [KeyCode::PageDown, KeyCode::PageUp, KeyCode::Home, KeyCode::Up] {
@@ -109,7 +109,7 @@ fn an_answer_to_another_question_is_not_shown() {
     let mut state = state();
     state.by = By::Bytes;
     let mut late = round();
-    late.sources = Some(Ok(sources(vec![])));
+    late.sources = Some(Ok(sources(&[])));
     state.take(Duration::from_secs(2), late);
     assert_eq!(keys(&state).len(), 3);
 }
@@ -150,7 +150,7 @@ fn paused_rates_stand_still_and_the_node_does_not() {
     let mut state = state();
     char(&mut state, ' ');
     let mut other = round();
-    other.sources = Some(Ok(sources(vec![])));
+    other.sources = Some(Ok(sources(&[])));
     let mut status = status();
     status.policy.revision = 9;
     other.status = Some(status);
@@ -173,7 +173,7 @@ fn a_ban_is_shown_asked_and_sent_exactly() {
     assert!(frame(&state, PLAIN, 80, 24).contains("only from service storefront?"));
     // Another answer meanwhile changes nothing of it.
     let mut other = round();
-    other.sources = Some(Ok(sources(vec![source("203.0.113.1/32", 1e6, false)])));
+    other.sources = Some(Ok(sources(&[source("203.0.113.1/32", 1e6, false)])));
     state.take(Duration::from_secs(2), other);
     assert_eq!(
         press(&mut state, KeyCode::Enter),
@@ -190,6 +190,16 @@ fn a_ban_is_shown_asked_and_sent_exactly() {
     assert!(frame(&state, PLAIN, 80, 24).contains("banned 192.0.2.7/32 for 1 h"));
     state.tick(Duration::from_mins(1));
     assert_eq!(state.notice, None);
+}
+
+#[test]
+fn esc_and_a_key_at_once_ban_nobody() {
+    let mut state = state();
+    char(&mut state, 'b');
+    let at_once = KeyEvent::new(KeyCode::Char('y'), KeyModifiers::ALT);
+    assert_eq!(state.key(at_once), Action::Nothing);
+    assert_eq!(state.dialog, None);
+    assert_eq!(state.key(at_once), Action::Nothing);
 }
 
 #[test]
@@ -213,7 +223,7 @@ fn a_ban_that_would_do_nothing_is_warned_of() {
     let warnings = |prefix: &str, mode: &str| {
         let mut state = state();
         let mut other = round();
-        other.sources = Some(Ok(sources(vec![source(prefix, 1.0, false)])));
+        other.sources = Some(Ok(sources(&[source(prefix, 1.0, false)])));
         let mut status = serde_json::to_value(status()).unwrap();
         status["policy"]["mode"] = json!(mode);
         other.status = Some(serde_json::from_value(status).unwrap());
@@ -320,7 +330,7 @@ fn details_tell_all_and_stay_with_their_source() {
         source("203.0.113.1/32", 1e6, false),
         source("192.0.2.7/32", 1.0, false),
     ];
-    other.sources = Some(Ok(sources(both)));
+    other.sources = Some(Ok(sources(&both)));
     state.take(Duration::from_secs(2), other);
     char(&mut state, 'b');
     let Some(Dialog::Ban { prefix, .. }) = &state.dialog else {
