@@ -22,6 +22,7 @@ pub mod names;
 pub mod netns;
 pub mod pcap;
 pub mod rows;
+pub mod screen;
 pub mod sender;
 pub mod shoppers;
 pub mod site;

@@ -18,6 +18,7 @@ mod status;
 mod table;
 #[cfg(test)]
 mod tests;
+mod top;
 
 use std::{env, ffi::OsString, path::PathBuf, process::ExitCode};
 
@@ -92,6 +93,7 @@ enum Command {
     Events(events::Args),
     Sources(sources::Args),
     Flows(flows::Args),
+    Top(top::Args),
 }
 
 /// What every command needs to know.
@@ -167,6 +169,7 @@ fn dispatch(command: Command, context: &Context) -> Result<ExitCode, Failure> {
         Command::Events(args) => events::run(&args, context),
         Command::Sources(args) => sources::run(&args, context),
         Command::Flows(args) => flows::run(&args, context),
+        Command::Top(args) => top::run(args, context),
     }
 }
 
