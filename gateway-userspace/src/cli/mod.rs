@@ -7,6 +7,7 @@ mod detach;
 mod doctor;
 mod events;
 mod flows;
+mod explain;
 mod levers;
 mod list;
 mod output;
@@ -92,6 +93,7 @@ enum Command {
     Events(events::Args),
     Sources(sources::Args),
     Flows(flows::Args),
+    Explain(explain::Args),
 }
 
 /// What every command needs to know.
@@ -167,6 +169,7 @@ fn dispatch(command: Command, context: &Context) -> Result<ExitCode, Failure> {
         Command::Events(args) => events::run(&args, context),
         Command::Sources(args) => sources::run(&args, context),
         Command::Flows(args) => flows::run(&args, context),
+        Command::Explain(args) => explain::run(&args, context),
     }
 }
 
