@@ -76,7 +76,7 @@ struct Attach {
 struct Info {
     fd: u32,
     size: u32,
-    info: u64,
+    place: u64,
 }
 
 /// The first fields of `struct bpf_map_info`.
@@ -190,7 +190,7 @@ fn dump_map(pin: &Path, cpus: usize) -> Result<Vec<u8>> {
     let ask = Info {
         fd: map.as_raw_fd() as u32,
         size: size_of::<MapInfo>() as u32,
-        info: (&raw mut info) as u64,
+        place: (&raw mut info) as u64,
     };
     bpf(OBJ_GET_INFO, &ask)?;
     let value = match info.kind {

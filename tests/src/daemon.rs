@@ -454,7 +454,10 @@ impl<'n> Daemon<'n> {
         let mut command = self.netns.command(&self.binary);
         command.args(args);
         let (socket, bpffs) = match args {
-            ["status" | "events" | "explain" | "ban" | "unban" | "bans" | "list", ..]
+            [
+                "status" | "events" | "explain" | "ban" | "unban" | "bans" | "list",
+                ..,
+            ]
             | [
                 "policy",
                 "apply" | "show" | "diff" | "confirm" | "rollback" | "history",

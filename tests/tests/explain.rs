@@ -7,7 +7,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -17,7 +16,6 @@ use gateway_core::{
     parse::parse,
     verdict::Verdict,
 };
-use serde_json::Value;
 use weir::{
     kernel::{BanEntry, Counter, Dataplane, Lever, TestProgram},
     policy,
@@ -26,7 +24,6 @@ use weir_tests::{
     bpf,
     bpffs::BpffsDir,
     frame::{ACK, Frame, QUIC_V1, SYN, TPID_8021Q},
-    site::{Site, datagram},
     skip::require_root,
 };
 
@@ -199,9 +196,9 @@ protocol = ["tcp", "udp"]
 ports = [80, 443, "8000-8080"]
 [service.per_source]
 packets = { rate = 20, burst = 9 }
-bytes = { rate = "50kB", burst = "5kB" }
+bytes = { rate = "50kB", burst = "2kB" }
 connections = { rate = 2, burst = 3 }
-block = { for = "2s", drops = 4, within = "5s" }
+block = { for = "20s", drops = 2, within = "30s" }
 [service.per_network]
 ipv4_prefix = 20
 packets = { rate = 10, burst = 12 }
@@ -216,7 +213,7 @@ lists = ["mobile"]
 [service.class.per_source]
 connections = { rate = 50, burst = 60 }
 [service.class.total]
-packets = { rate = 50, burst = 30 }
+packets = { rate = 5, burst = 4 }
 [[service]]
 name = "api"
 protocol = "tcp"
@@ -385,7 +382,7 @@ fn what_is_explained_is_what_the_kernel_does() -> Result<()> {
     let mut lab = Lab::new(POLICY)?;
     let mut random = Random::new(1);
     let mut reasons: BTreeMap<&str, u32> = BTreeMap::new();
-    for round in 0..150 {
+    for round in 0..200 {
         let ns = match random.next(60) {
             0 => 3_600 * SECOND,
             1..=3 => 3 * SECOND,
@@ -498,7 +495,7 @@ fn a_policy_that_waits_is_explained_until_its_time_is_over() -> Result<()> {
     ensure!(lab.judge(&packet)? == Some("pass"), "one passes");
     ensure!(lab.judge(&packet)? == Some("source_packets"), "and no more");
     ensure!(
-        lab.kernel.explain(&parsed, until_ns - 1)?.service == "shop",
+        lab.kernel.explain(&parsed, until_ns - 2)?.service == "shop",
         "the one that waits"
     );
     ensure!(
@@ -591,196 +588,5 @@ packets = { rate = 1, burst = 700 }
         admitted += u64::from(program.run(&frame, 1)?.0 == Verdict::Pass);
     }
     ensure!((most..most + 20).contains(&admitted), "{admitted} of {most}");
-    Ok(())
-}
-
-const LIVE: &str = r#"version = 1
-[lists.partners]
-action = "trust"
-prefixes = ["198.51.100.0/24"]
-[[service]]
-name = "web"
-protocol = "udp"
-ports = [80]
-  [service.per_source]
-  packets = { rate = 1, burst = 100 }
-  bytes = { rate = "1MB", burst = "2MB" }
-"#;
-
-fn explain(weir: &weir_tests::daemon::Daemon<'_>, args: &[&str]) -> Result<Value> {
-    let all: Vec<&str> = ["explain", "--json"]
-        .into_iter()
-        .chain(args.iter().copied())
-        .collect();
-    weir.cli(&all)?.ok()?.json()
-}
-
-fn bucket<'v>(answer: &'v Value, kind: &str) -> Result<&'v Value> {
-    let steps = answer["steps"].as_array().context("steps")?;
-    let found = steps
-        .iter()
-        .map(|step| &step["bucket"])
-        .find(|bucket| bucket["kind"] == kind);
-    found.with_context(|| format!("{answer:#}"))
-}
-
-#[test]
-fn a_live_node_is_explained() -> Result<()> {
-    let site = Site::new()?;
-    let weir = site.weir(LIVE)?;
-    let path = weir.policy_path().to_string_lossy().into_owned();
-    let asked = [
-        "--src",
-        "192.0.2.1",
-        "--dst",
-        "10.77.0.2",
-        "--proto",
-        "udp",
-        "--dport",
-        "80",
-    ];
-    let fresh = explain(&weir, &asked)?;
-    ensure!(
-        fresh["schema"] == 1 && fresh["verdict"] == "pass" && fresh["reason"] == "pass",
-        "{fresh:#}"
-    );
-    ensure!(fresh["service"] == "web" && fresh["class"] == "", "{fresh:#}");
-    ensure!(bucket(&fresh, "packets")?["left"] == 100, "{fresh:#}");
-    ensure!(bucket(&fresh, "packets")?["left_after"] == 99, "{fresh:#}");
-    ensure!(bucket(&fresh, "bytes")?["asked"] == 64, "{fresh:#}");
-
-    site.send(&[datagram("192.0.2.1", 60)], 200)?;
-    let counted = weir.metrics()?.sum("weir_packets_total", &[]);
-    for _ in 0..3 {
-        let answer = explain(&weir, &asked)?;
-        ensure!(
-            answer["verdict"] == "drop" && answer["reason"] == "source_packets",
-            "{answer:#}"
-        );
-        let decided = &answer["decided_by"];
-        ensure!(
-            decided["path"] == path.as_str() && decided["line"] == 10 && decided["column"] == 3,
-            "{answer:#}"
-        );
-        ensure!(
-            decided["text"] == "[service.per_source] packets = { rate = 1, burst = 100 }",
-            "{answer:#}"
-        );
-        let wait = bucket(&answer, "packets")?["enough_after_ns"]
-            .as_u64()
-            .context("a time")?;
-        ensure!((1..=SECOND + SECOND / 100).contains(&wait), "{answer:#}");
-    }
-    ensure!(
-        weir.metrics()?.sum("weir_packets_total", &[]) <= counted + 5.0,
-        "explaining counts nothing"
-    );
-    // It had given nothing away: what is refilled in the meantime is there.
-    std::thread::sleep(Duration::from_millis(1_100));
-    let text = weir.cli(&[&["explain"], &asked[..]].concat())?.ok()?.stdout;
-    ensure!(
-        text.contains("udp 192.0.2.1:50000 -> 10.77.0.2:80, 64 bytes, untagged")
-            && text.contains(
-                "per source packets: 1 of 100 left, 1 more a second; 1 asked for and given: 0 left then"
-            )
-            && text.contains(&format!("{path}:10:3 [service.per_source] packets"))
-            && text.contains("\npass at web: it passes (reason pass)\n"),
-        "{text}"
-    );
-
-    weir.cli(&["ban", "192.0.2.0/24", "--reason", "login attempts"])?
-        .ok()?;
-    let text = weir.cli(&[&["explain"], &asked[..]].concat())?.ok()?.stdout;
-    ensure!(
-        text.contains("192.0.2.0/24 is banned everywhere until it is taken back: login attempts")
-            && text.contains("it is dropped (reason ban)"),
-        "{text}"
-    );
-    let listed = explain(
-        &weir,
-        &[
-            "--src",
-            "198.51.100.7",
-            "--dst",
-            "10.77.0.2",
-            "--proto",
-            "udp",
-            "--dport",
-            "80",
-        ],
-    )?;
-    ensure!(
-        listed["reason"] == "trust" && listed["decided_by"]["line"] == 3,
-        "{listed:#}"
-    );
-    let other = explain(
-        &weir,
-        &["--src", "2001:db8::1", "--dst", "fd77::2", "--proto", "icmp"],
-    )?;
-    ensure!(
-        other["service"] == "default" && other["packet"]["type"] == 128,
-        "{other:#}"
-    );
-
-    // Whoever may read may ask.
-    let interface = ["--interface", "eth0"];
-    ensure!(
-        explain(&weir, &[&asked[..], &interface].concat())?["verdict"] == "drop",
-        "it arrives there"
-    );
-    for (args, code, with) in [
-        (
-            &["--src", "192.0.2.1", "--dst", "fd77::2"][..],
-            2,
-            "different families",
-        ),
-        (
-            &[
-                "--src",
-                "192.0.2.1",
-                "--dst",
-                "10.77.0.2",
-                "--proto",
-                "udp",
-                "--flags",
-                "syn",
-            ],
-            2,
-            "flags is for TCP only",
-        ),
-        (
-            &["--src", "192.0.2.1", "--dst", "10.77.0.2", "--flags", "fun"],
-            2,
-            "unknown flag",
-        ),
-        (
-            &["--src", "192.0.2.1", "--dst", "10.77.0.2", "--proto", "sctp"],
-            2,
-            "proto \"sctp\" is unknown",
-        ),
-        (
-            &[
-                "--src",
-                "192.0.2.1",
-                "--dst",
-                "10.77.0.2",
-                "--proto",
-                "icmp",
-                "--dport",
-                "80",
-            ],
-            2,
-            "this packet is ICMP",
-        ),
-        (
-            &["--src", "192.0.2.1", "--dst", "10.77.0.2", "--interface", "eth9"],
-            1,
-            "not attached to eth9",
-        ),
-        (&["--src", "nobody", "--dst", "10.77.0.2"], 2, "--src"),
-    ] {
-        let args: Vec<&str> = ["explain"].iter().chain(args).copied().collect();
-        weir.cli(&args)?.failed(code, with)?;
-    }
     Ok(())
 }

@@ -30,8 +30,11 @@ pub(crate) struct Args {
     /// Destination address, of the same family
     #[arg(long, value_name = "ADDR")]
     pub(crate) dst: IpAddr,
-    /// tcp, udp, icmp (ICMPv6 in IPv6) or the protocol's number [default: tcp]
-    #[arg(long, value_name = "PROTO")]
+    #[arg(
+        long,
+        value_name = "PROTO",
+        help = "tcp, udp, icmp (ICMPv6 in IPv6) or the protocol's number [default: tcp]"
+    )]
     pub(crate) proto: Option<String>,
     /// Source port of TCP and UDP [default: 50000]
     #[arg(long, value_name = "PORT")]
@@ -57,8 +60,11 @@ pub(crate) struct Args {
     /// A fragment of a datagram: the first, which has the ports, or a later one
     #[arg(long, value_name = "PART", value_parser = part)]
     pub(crate) fragment: Option<Part>,
-    /// ICMP or ICMPv6 type [default: echo request]
-    #[arg(long = "type", value_name = "TYPE")]
+    #[arg(
+        long = "type",
+        value_name = "TYPE",
+        help = "ICMP or ICMPv6 type [default: echo request]"
+    )]
     pub(crate) icmp_type: Option<u8>,
 }
 

@@ -200,9 +200,8 @@ impl Question {
         let number = match text.as_str() {
             "tcp" => ipv4::TCP,
             "udp" => ipv4::UDP,
-            "icmp" if v6 => ipv6::ICMPV6,
+            "icmp" | "icmpv6" if v6 => ipv6::ICMPV6,
             "icmp" => ipv4::ICMP,
-            "icmpv6" if v6 => ipv6::ICMPV6,
             text if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => {
                 text.parse().map_err(|_| NoPacket::Protocol(text.to_owned()))?
             }

@@ -13,7 +13,7 @@ use gateway_core::{
 
 use crate::{compile::prefix, guard::socket_address};
 
-/// States (include/net/tcp_states.h) that are no connection of a socket: a handshake that is not complete belongs to its
+/// States (`include/net/tcp_states.h`) that are no connection of a socket: a handshake that is not complete belongs to its
 /// listener, and one that has ended to nobody.
 const NOT_CONNECTED: [&str; 4] = ["03", "06", "0A", "0C"];
 

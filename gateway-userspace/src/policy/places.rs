@@ -86,8 +86,8 @@ impl<'t> Places<'t> {
                     at = match element.get_ref() {
                         // A header is the place of what it begins, and in it the name.
                         DeValue::Table(table) => {
-                            let named = table.get_key_value("name").map(|(key, _)| key.span().start);
-                            named.unwrap_or(element.span().start)
+                            let its_own = table.get_key_value("name").map(|(key, _)| key.span().start);
+                            its_own.unwrap_or(element.span().start)
                         }
                         _ => element.span().start,
                     };

@@ -25,24 +25,23 @@ impl Teller<'_> {
             show(state.rate),
             show(state.asked)
         );
-        match met.charge {
-            Charge::Admitted => what.push_str(&format!(" and given: {} left then", show(state.left_after))),
-            Charge::Full => what.push_str(
-                "; no cell of the source table is free for this source: the overflow bucket decides",
-            ),
-            Charge::Lost => what.push_str("; refused"),
-            Charge::Reserved => what.push_str(&format!(
+        let outcome = match met.charge {
+            Charge::Admitted => format!(" and given: {} left then", show(state.left_after)),
+            Charge::Full => {
+                "; no cell of the source table is free for this source: the overflow bucket decides"
+                    .to_owned()
+            }
+            Charge::Lost => "; refused".to_owned(),
+            Charge::Reserved => format!(
                 ", and refused: {} of it are for this source, the rest is kept for those who have shown more",
                 show(state.open)
-            )),
+            ),
             Charge::Refused => match state.enough_after_ns {
-                Some(ns) => what.push_str(&format!(
-                    " and refused: enough in {} if nothing else comes",
-                    span(ns)
-                )),
-                None => what.push_str(" and refused: it is more than the bucket ever holds"),
+                Some(ns) => format!(" and refused: enough in {} if nothing else comes", span(ns)),
+                None => " and refused: it is more than the bucket ever holds".to_owned(),
             },
-        }
+        };
+        what.push_str(&outcome);
         let key = match tier {
             3 => vec![
                 "service".to_owned(),
@@ -127,9 +126,9 @@ fn show(kind: usize, amount: u64) -> String {
 /// A short time in the unit that suits it.
 fn span(ns: u64) -> String {
     match ns {
-        ..1_000 => format!("{ns} ns"),
-        ..1_000_000 => format!("{:.1} µs", ns as f64 / 1e3),
-        ..1_000_000_000 => format!("{:.1} ms", ns as f64 / 1e6),
+        0..1_000 => format!("{ns} ns"),
+        1_000..1_000_000 => format!("{:.1} µs", ns as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} ms", ns as f64 / 1e6),
         _ => format!("{:.1} s", ns as f64 / 1e9),
     }
 }
