@@ -137,6 +137,7 @@ impl Teller<'_> {
         }
         self.its_service();
         self.lists();
+        self.its_class();
         self.levers();
         if self.protect() || self.ban() || self.shut_out() || self.bypass() {
             return self.mode();
@@ -215,6 +216,11 @@ impl Teller<'_> {
         let name = &service.name;
         let what = format!("{name} ({}) takes {asked} at {destination}", why.join("; "));
         self.step("service", what, &["service", name]);
+    }
+
+    /// Which class of it.
+    fn its_class(&mut self) {
+        let Some(service) = self.service else { return };
         if let Some(class) = self.class {
             let of: Vec<&str> = class
                 .lists
@@ -223,7 +229,7 @@ impl Teller<'_> {
                 .map(String::as_str)
                 .collect();
             let what = format!("{}: the source is in {}", class.name, of.join(", "));
-            self.step("class", what, &["service", name, "class", &class.name]);
+            self.step("class", what, &["service", &service.name, "class", &class.name]);
         }
     }
 

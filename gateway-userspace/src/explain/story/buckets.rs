@@ -18,8 +18,13 @@ impl Teller<'_> {
         let state = state(met, limit, tier, kind);
         let show = |amount| show(kind, amount);
         let name = format!("{} {}", TIER_NAMES[tier].replace('_', " "), KIND_NAMES[kind]);
+        let for_this = if state.open < state.left {
+            format!(" ({} of it for this source)", show(state.open))
+        } else {
+            String::new()
+        };
         let mut what = format!(
-            "{name}: {} of {} left, {} more a second; {} asked for",
+            "{name}: {} of {} left{for_this}, {} more a second; {} asked for",
             show(state.left),
             show(state.burst),
             show(state.rate),
@@ -32,10 +37,9 @@ impl Teller<'_> {
                     .to_owned()
             }
             Charge::Lost => "; refused".to_owned(),
-            Charge::Reserved => format!(
-                ", and refused: {} of it are for this source, the rest is kept for those who have shown more",
-                show(state.open)
-            ),
+            Charge::Reserved => {
+                " and refused: the rest is kept for sources that have shown more for themselves".to_owned()
+            }
             Charge::Refused => match state.enough_after_ns {
                 Some(ns) => format!(" and refused: enough in {} if nothing else comes", span(ns)),
                 None => " and refused: it is more than the bucket ever holds".to_owned(),
@@ -119,8 +123,21 @@ fn show(kind: usize, amount: u64) -> String {
     if kind == 1 {
         units::format_bytes(amount)
     } else {
-        amount.to_string()
+        grouped(amount)
     }
+}
+
+/// A number with its thousands apart.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// A short time in the unit that suits it.
