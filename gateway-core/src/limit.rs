@@ -164,7 +164,7 @@ const fn amount(packet: &Packet, kind: usize) -> u32 {
 
 /// An address under the mask of its family.
 #[inline(always)]
-pub(crate) fn masked(v6: bool, address: &Address, v4_mask: u32, v6_mask: &Address) -> Address {
+pub fn masked(v6: bool, address: &Address, v4_mask: u32, v6_mask: &Address) -> Address {
     if v6 {
         [
             address[0] & v6_mask[0],
@@ -359,16 +359,7 @@ pub fn shared_once<S: Shared, V: Versions>(
     let now = spec.clock(now_ns);
     let held = shared.get();
     let version = (held >> 62) as u8;
-    let debt = if version == spec.version {
-        gcra::debt(held, cell::SHARED_MASK, now, spec.window)
-    } else if let Some(old) = versions.version(spec.id, version) {
-        spec.convert(
-            gcra::debt(held, cell::SHARED_MASK, old.clock(now_ns), old.window),
-            &old,
-        )
-    } else {
-        0
-    };
+    let debt = shared_debt(held, versions, spec, now_ns);
     let cost = spec.charge(amount);
     let refusal = if debt + cost > spec.depth {
         Charge::Refused
@@ -385,5 +376,21 @@ pub fn shared_once<S: Shared, V: Versions>(
         charge
     } else {
         Charge::Lost
+    }
+}
+
+/// The debt that a shared cell stands for, in units of `spec`.
+#[inline(always)]
+pub fn shared_debt<V: Versions>(held: u64, versions: &V, spec: &Spec, now_ns: u64) -> u64 {
+    let version = (held >> 62) as u8;
+    if version == spec.version {
+        gcra::debt(held, cell::SHARED_MASK, spec.clock(now_ns), spec.window)
+    } else if let Some(old) = versions.version(spec.id, version) {
+        spec.convert(
+            gcra::debt(held, cell::SHARED_MASK, old.clock(now_ns), old.window),
+            &old,
+        )
+    } else {
+        0
     }
 }

@@ -55,8 +55,9 @@ impl Amount {
         self.0
     }
 
+    /// Packets, connections or bytes.
     #[inline(always)]
-    const fn number(self) -> u32 {
+    pub const fn number(self) -> u32 {
         self.0 & !Self::PROVEN
     }
 
@@ -230,6 +231,22 @@ fn debt<V: Versions>(versions: &V, spec: &Spec, held: u64, now: u64, now_ns: u64
             spec.convert(debt, &old)
         }
         None => 0,
+    }
+}
+
+/// What a source owes to its bucket, in units of `spec`; 0 where the bucket is full. Changes nothing.
+pub fn owed<L: Line, V: Versions>(line: &L, versions: &V, spec: &Spec, hash: u64, now_ns: u64) -> u64 {
+    match find(line, cell::tag(hash, spec.id)) {
+        (0, _) => 0,
+        (_, held) => debt(versions, spec, held, spec.clock(now_ns), now_ns),
+    }
+}
+
+/// Until when the block `id` of a source lasts, on the kernel's clock; 0 where there is none. Changes nothing.
+pub fn blocked_until_ns<L: Line>(line: &L, id: u32, hash: u64, now_ns: u64) -> u64 {
+    match find(line, cell::tag(hash, id)) {
+        (at, held) if at != 0 => cell::block_end_ns(held, now_ns),
+        _ => 0,
     }
 }
 

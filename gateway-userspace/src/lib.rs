@@ -8,6 +8,7 @@ pub mod compile;
 pub mod controller;
 pub mod doctor;
 pub mod events;
+pub mod explain;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod guard;

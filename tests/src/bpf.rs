@@ -2,6 +2,7 @@
 //! Weir has pinned.
 
 use std::{
+    collections::BTreeMap,
     ffi::CString,
     io,
     os::{
@@ -21,8 +22,13 @@ const MAP_UPDATE_ELEM: libc::c_int = 2;
 const PROG_LOAD: libc::c_int = 5;
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
+const OBJ_GET_INFO: libc::c_int = 15;
+const MAP_LOOKUP_BATCH: libc::c_int = 24;
 const LINK_CREATE: libc::c_int = 28;
 const PROG_TYPE_XDP: u32 = 6;
+const MAP_TYPE_PERCPU_ARRAY: u32 = 6;
+const MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
+const MAP_TYPE_RINGBUF: u32 = 27;
 const ATTACH_XDP: u32 = 37;
 /// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE`.
 const GENERIC: u32 = 1 << 1;
@@ -64,6 +70,36 @@ struct Attach {
     ifindex: u32,
     kind: u32,
     flags: u32,
+}
+
+#[repr(C)]
+struct Info {
+    fd: u32,
+    size: u32,
+    place: u64,
+}
+
+/// The first fields of `struct bpf_map_info`.
+#[repr(C)]
+#[derive(Default)]
+struct MapInfo {
+    kind: u32,
+    id: u32,
+    key: u32,
+    value: u32,
+    entries: u32,
+}
+
+#[repr(C)]
+struct Batch {
+    from: u64,
+    to: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
 }
 
 fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<i32> {
@@ -125,6 +161,89 @@ pub fn set_word(pin: &Path, key: u32, value: u64) -> Result<()> {
     };
     bpf(MAP_UPDATE_ELEM, &element).with_context(|| format!("cannot write {}", pin.display()))?;
     Ok(())
+}
+
+/// Everything that every map pinned in a folder holds, keys and values, by name. Rings are left out: what they hold is not in
+/// their elements.
+pub fn dump(folder: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
+    let cpus = std::fs::read_to_string("/sys/devices/system/cpu/possible")?;
+    let last = cpus.trim().rsplit(['-', ',']).next().unwrap_or_default();
+    let cpus = last.parse::<usize>()? + 1;
+    let mut dumped = BTreeMap::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let held = dump_map(&path, cpus).with_context(|| format!("cannot dump {name}"))?;
+        dumped.insert(name, held);
+    }
+    Ok(dumped)
+}
+
+fn dump_map(pin: &Path, cpus: usize) -> Result<Vec<u8>> {
+    const STEP: usize = 4096;
+    let map = open(pin)?;
+    let mut info = MapInfo::default();
+    let ask = Info {
+        fd: map.as_raw_fd() as u32,
+        size: size_of::<MapInfo>() as u32,
+        place: (&raw mut info) as u64,
+    };
+    bpf(OBJ_GET_INFO, &ask)?;
+    let value = match info.kind {
+        MAP_TYPE_RINGBUF => return Ok(Vec::new()),
+        MAP_TYPE_PERCPU_ARRAY => (info.value as usize).next_multiple_of(8) * cpus,
+        _ => info.value as usize,
+    };
+    let mut held = Vec::new();
+    if info.kind == MAP_TYPE_ARRAY_OF_MAPS {
+        // Not every kernel has batches of these; a place is empty or has a map's number.
+        for key in 0..info.entries {
+            let mut number = 0_u32;
+            let element = Element {
+                map: map.as_raw_fd() as u32,
+                padding: 0,
+                key: (&raw const key) as u64,
+                value: (&raw mut number) as u64,
+                flags: 0,
+            };
+            let _ = bpf(MAP_LOOKUP_ELEM, &element);
+            held.extend(number.to_ne_bytes());
+        }
+        return Ok(held);
+    }
+    let (mut keys, mut values) = (vec![0_u8; STEP * info.key as usize], vec![0_u8; STEP * value]);
+    let (mut from, mut to) = ([0_u8; 64], [0_u8; 64]);
+    for first in [true].into_iter().chain(std::iter::repeat(false)) {
+        let batch = Batch {
+            from: if first { 0 } else { from.as_mut_ptr() as u64 },
+            to: to.as_mut_ptr() as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: STEP as u32,
+            map: map.as_raw_fd() as u32,
+            element_flags: 0,
+            flags: 0,
+        };
+        let result = bpf(MAP_LOOKUP_BATCH, &batch);
+        // SAFETY: the kernel wrote the count while we looked away.
+        let count = unsafe { (&raw const batch.count).read_volatile() } as usize;
+        let over = match result {
+            Ok(_) => false,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+            Err(error) => return Err(error.into()),
+        };
+        held.extend(&keys[..count * info.key as usize]);
+        held.extend(&values[..count * value]);
+        if over || count == 0 {
+            break;
+        }
+        from = to;
+    }
+    Ok(held)
 }
 
 /// An XDP program that is not Weir's and passes everything.

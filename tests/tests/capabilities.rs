@@ -107,6 +107,19 @@ fn it_does_all_its_work() -> Result<()> {
         site.send(&[datagram(source, 60)], 5)?;
     }
     ensure!(reason(&weir.metrics()?, "web", "list") == 10, "listed");
+    // Lists lie in maps in maps, which it may open by path and not by number.
+    let asked = [
+        "--src",
+        "203.0.113.1",
+        "--dst",
+        "10.77.0.2",
+        "--proto",
+        "udp",
+        "--dport",
+        "80",
+    ];
+    let explained = weir.cli(&[&["explain"], &asked[..]].concat())?.ok()?.stdout;
+    ensure!(explained.contains("blocklist drops it"), "{explained}");
 
     weir.cli(&["scale", "web", "10000%", "--for", "10m"])?.ok()?;
     let before = counts(&weir.metrics()?, "web", &[]);

@@ -113,6 +113,16 @@ pub const fn blocks(cell: u64, now_ns: u64) -> bool {
     exponent_of(cell) == SPECIAL && version_of(cell) != 1 && left != 0 && left <= TIME_MASK / 2
 }
 
+/// When a block that is in force ends, in nanoseconds; 0 for every other cell.
+pub const fn block_end_ns(cell: u64, now_ns: u64) -> u64 {
+    if !blocks(cell, now_ns) {
+        return 0;
+    }
+    let now = now_ns >> BLOCK_SHIFT;
+    let left = (cell & TIME_MASK).wrapping_sub(now) & TIME_MASK;
+    (now + left) << BLOCK_SHIFT
+}
+
 /// Whether a block is one of all that the source sends.
 #[inline(always)]
 pub const fn is_whole(block: u64) -> bool {

@@ -201,6 +201,16 @@ impl Spec {
         (self.cost as u64 * amount as u64) >> self.fraction
     }
 
+    /// How many packets, bytes or connections it would admit at once to a debt, if it may be charged down to `open`.
+    pub fn left(&self, debt: u64, open: u64) -> u64 {
+        if self.cost == 0 || debt > open {
+            return 0;
+        }
+        // The most whose charge, cut off below the fraction, stays within the room.
+        let room = (u128::from(open - debt) + 1) << self.fraction;
+        ((room - 1) / u128::from(self.cost)).min(u128::from(u64::MAX)) as u64
+    }
+
     /// A debt of an older spec of the same bucket, in this spec's units: the same debt in tokens, at most the depth.
     ///
     /// Debt and costs are cut to their leading 31 and 32 bits, so that products stay in 64; the debt that results is at most one

@@ -3,6 +3,7 @@
 mod body;
 mod crowd;
 pub mod error;
+pub mod explain;
 mod look;
 mod name;
 mod patience;
@@ -30,6 +31,7 @@ use serde::Serialize;
 use self::{
     body::JsonBody,
     error::Failure,
+    explain::ExplainQuery,
     name::Name,
     peer::Peer,
     rights::Right,
@@ -111,6 +113,7 @@ fn routes() -> Vec<Route> {
         route("get", "/v1/events", get(events)),
         route("get", "/v1/sources", get(look::sources)),
         route("get", "/v1/flows", get(look::flows)),
+        route("get", "/v1/explain", get(explain)),
         route(
             "get",
             "/v1/openapi.json",
@@ -257,6 +260,13 @@ async fn detach(
         at.change(move |engine| engine.detach(&request.interfaces, Some(peer)))
             .await,
     )
+}
+
+async fn explain(State(at): Get, query: Result<Query<ExplainQuery>, QueryRejection>) -> Response {
+    match query {
+        Ok(Query(query)) => answer(at.explain(query).await),
+        Err(error) => Failure::invalid(error.body_text()).into_response(),
+    }
 }
 
 /// The most events in one answer.

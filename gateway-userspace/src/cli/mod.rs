@@ -6,6 +6,7 @@ mod ban;
 mod detach;
 mod doctor;
 mod events;
+mod explain;
 mod flows;
 mod levers;
 mod list;
@@ -94,6 +95,7 @@ enum Command {
     Sources(sources::Args),
     Flows(flows::Args),
     Top(top::Args),
+    Explain(explain::Args),
 }
 
 /// What every command needs to know.
@@ -170,6 +172,7 @@ fn dispatch(command: Command, context: &Context) -> Result<ExitCode, Failure> {
         Command::Sources(args) => sources::run(&args, context),
         Command::Flows(args) => flows::run(&args, context),
         Command::Top(args) => top::run(args, context),
+        Command::Explain(args) => explain::run(&args, context),
     }
 }
 

@@ -392,6 +392,14 @@ impl Registry {
             })
     }
 
+    /// Whose bucket a number is, and the limit that one of its versions stands for.
+    pub fn bucket_of(&self, id: u32, version: u8) -> Option<(&BucketName, Limit)> {
+        let (name, bucket) = self.buckets.iter().find(|(_, bucket)| bucket.id == id)?;
+        let version = (*bucket.versions.get(usize::from(version))?)?;
+        let Version { rate, burst, .. } = version;
+        Some((name, Limit { rate, burst }))
+    }
+
     /// The number of a series, given on first use.
     pub fn series_of(&mut self, service: &str, class: &str, reason: Reason) -> Result<u32, CompileError> {
         let key = (service.to_owned(), class.to_owned(), reason as u8);

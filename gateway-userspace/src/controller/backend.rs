@@ -1,15 +1,17 @@
 //! What the controller needs from the kernel and from the clocks, so that it can be tested without either.
 
-use std::{fs, os::fd::BorrowedFd, time::Duration};
+use std::{fs, net::IpAddr, os::fd::BorrowedFd, time::Duration};
 
-use gateway_core::image::Notice;
+use gateway_core::{image::Notice, packet::Packet};
 use ipnet::IpNet;
 use jiff::Timestamp;
 
 use crate::{
+    explain::Explained,
     kernel::{
-        Applied, Attachment, BanEntry, Counter, Dataplane, DistinctSources, KernelError, Lever, ListContents,
-        Losses, Notices, Pending, Pinned, Sample, Samples, ServiceProfile, SourceSlots, XdpModeChoice,
+        Applied, Attachment, BanEntry, BucketLeft, Counter, Dataplane, DistinctSources, KernelError, Lever,
+        ListContents, Losses, Notices, Pending, Pinned, Sample, Samples, ServiceProfile, SourceSlots,
+        XdpModeChoice,
     },
     policy::model::Policy,
 };
@@ -59,6 +61,8 @@ pub trait Backend: Send {
     fn interface_name(&self, number: u32) -> Option<String>;
     fn set_open_at(&mut self, ns: u64) -> Result<(), KernelError>;
     fn open_at(&self) -> Result<u64, KernelError>;
+    fn explain(&self, packet: &Packet, now_ns: u64) -> Result<Explained, KernelError>;
+    fn left(&self, source: IpAddr, service: &str) -> Result<Vec<BucketLeft>, KernelError>;
 }
 
 /// The ring of what the packet path announces.
@@ -219,6 +223,14 @@ impl Backend for Dataplane {
 
     fn open_at(&self) -> Result<u64, KernelError> {
         Self::open_at(self)
+    }
+
+    fn explain(&self, packet: &Packet, now_ns: u64) -> Result<Explained, KernelError> {
+        Self::explain(self, packet, now_ns)
+    }
+
+    fn left(&self, source: IpAddr, service: &str) -> Result<Vec<BucketLeft>, KernelError> {
+        Self::left(self, source, service)
     }
 }
 

@@ -11,15 +11,19 @@ use std::{
     time::Duration,
 };
 
-use gateway_core::image::Notice;
+use gateway_core::{
+    image::{Notice, Subject},
+    packet::Packet,
+};
 use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::backend::{Backend, Clock, Moment, NoticeSource, SampleSource};
 use crate::{
+    explain::Explained,
     kernel::{
-        Applied, Attachment, BanEntry, Counter, DistinctSources, KernelError, Lever, ListContents, Losses,
-        Pending, Pinned, Sample, ServiceProfile, SourceSlots, XdpMode, XdpModeChoice,
+        Applied, Attachment, BanEntry, BucketLeft, Counter, DistinctSources, KernelError, Lever,
+        ListContents, Losses, Pending, Pinned, Sample, ServiceProfile, SourceSlots, XdpMode, XdpModeChoice,
     },
     policy::model::Policy,
 };
@@ -357,6 +361,41 @@ impl Backend for Fake {
         kernel.willing()?;
         kernel.open_at_ns = ns;
         Ok(())
+    }
+
+    fn explain(&self, packet: &Packet, now_ns: u64) -> Result<Explained, KernelError> {
+        // It judges nothing: what no service takes passes.
+        let default = Subject {
+            flags: gateway_core::image::subject_flags::DEFAULT,
+            enforce_share: u32::MAX,
+            ..Subject::default()
+        };
+        let _ = packet;
+        Ok(Explained {
+            judgement: gateway_core::judge::Judgement {
+                verdict: gateway_core::verdict::Verdict::Pass,
+                reason: gateway_core::verdict::Reason::Pass,
+                subject: 0,
+                answered: false,
+            },
+            now_ns,
+            generation: gateway_core::image::Generation::default(),
+            subject: default,
+            scaled_until_ns: None,
+            service: crate::compile::DEFAULT.into(),
+            class: String::new(),
+            opened: false,
+            enforced: None,
+            seen: Vec::new(),
+            limits: Vec::new(),
+        })
+    }
+
+    fn left(&self, _: std::net::IpAddr, service: &str) -> Result<Vec<BucketLeft>, KernelError> {
+        if self.0.lock().unwrap().services.iter().any(|name| name == service) {
+            return Ok(Vec::new());
+        }
+        Err(KernelError::NoService { name: service.into() })
     }
 
     fn open_at(&self) -> Result<u64, KernelError> {

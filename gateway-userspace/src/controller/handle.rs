@@ -11,6 +11,7 @@ use super::{engine::Engine, policy_ops::Target, prepare::Prepared, settle};
 use crate::{
     api::{
         error::Failure,
+        explain::{ExplainAnswer, ExplainQuery},
         peer::Peer,
         types::{PolicyApplied, PolicyApplyRequest, PolicyRollbackRequest, PolicyRolledBack, code},
     },
@@ -117,6 +118,12 @@ impl Handle {
         let prepared = off_loop(move || Prepared::from_text(&text, &revision.path)).await??;
         self.change(move |engine| engine.roll_back_to(prepared, number, Some(peer)))
             .await
+    }
+
+    /// What would happen to a packet. The engine only looks at the maps; the words are found aside.
+    pub async fn explain(&self, query: ExplainQuery) -> Result<ExplainAnswer, Failure> {
+        let finding = self.call(move |engine| engine.explain(query)).await?;
+        off_loop(move || finding.answer()).await
     }
 
     /// Reads the policy file again; when it is not valid, what is in force stays.

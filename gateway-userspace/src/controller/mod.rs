@@ -16,6 +16,7 @@ pub mod backend;
 mod ban_ops;
 pub mod engine;
 mod event_ops;
+mod explain_ops;
 mod filecheck;
 mod guard_ops;
 mod handle;

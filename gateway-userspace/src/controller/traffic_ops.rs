@@ -36,7 +36,8 @@ impl Engine {
                     .iter()
                     .max_by(|(_, left), (_, right)| left.total_cmp(right));
                 if let Some((service, _)) = most {
-                    row.buckets = self.left(row.source.addr(), service);
+                    // A service may have gone since; then there is nothing to show.
+                    row.buckets = self.backend.left(row.source.addr(), service).unwrap_or_default();
                 }
             }
         }
@@ -81,11 +82,6 @@ impl Engine {
             limit,
             networks: asked.networks.unwrap_or(false),
         })
-    }
-
-    /// What is left in a source's buckets at a service.
-    fn left(&self, _source: std::net::IpAddr, _service: &str) -> Vec<crate::kernel::BucketLeft> {
-        Vec::new()
     }
 
     /// Whether a ban covers all of a prefix, everywhere.

@@ -10,6 +10,7 @@ mod system;
 
 use std::net::IpAddr;
 
+pub(crate) use self::sessions::end as socket_address;
 pub use self::{
     question::{Cut, cut},
     sessions::{Session, own_session},

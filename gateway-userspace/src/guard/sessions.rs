@@ -138,7 +138,7 @@ fn row(line: &str) -> Option<Row> {
 }
 
 /// An address as the kernel prints it: words of 32 bits in the machine's order, in hexadecimal.
-fn end(text: &str) -> Option<SocketAddr> {
+pub(crate) fn end(text: &str) -> Option<SocketAddr> {
     let (address, port) = text.split_once(':')?;
     let mut bytes = [0_u8; 16];
     let words = address.len() / 8;

@@ -5,7 +5,7 @@
 //! 5.0 on), which is also what makes the other half safe to write: the packets that read it began before
 //! the last switch. The waits of several tables run side by side, so an apply waits once.
 
-use std::{thread, time::Instant};
+use std::{fs, thread, time::Instant};
 
 use gateway_core::image::{
     ADDRESS_GROUPS, Active, Control, DestinationEntry, Generation, ListEntry, PORT_CELLS, PROTECT_RULES,
@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use super::{
     Applied, Dataplane, KernelError, Lever, ListContents, nested,
     pending::Waiting,
-    pins::io_error,
+    pins::{self, io_error},
     sys::{Map, Plain},
 };
 use crate::{
@@ -250,8 +250,18 @@ impl Dataplane {
         Ok(())
     }
 
-    /// Puts inner maps into their slots, all at once.
+    /// Puts inner maps into their slots, all at once, and pins them: a map in a map can be opened by its number only with
+    /// `CAP_SYS_ADMIN`, by its path without.
     fn put(&self, tables: &[(&'static str, u32, Map)]) -> Result<(), KernelError> {
+        for (outer, slot, inner) in tables {
+            let path = pins::inner(&self.set, outer, *slot);
+            let fresh = path.with_file_name("inner-new");
+            let _ = fs::remove_file(&fresh);
+            inner
+                .pin(&fresh)
+                .and_then(|()| fs::rename(&fresh, &path))
+                .map_err(failed("the tries"))?;
+        }
         thread::scope(|scope| {
             let put = |(outer, slot, inner): &(&'static str, u32, Map)| {
                 let (outer, slot, number) = (self.map(outer), *slot, inner.number());

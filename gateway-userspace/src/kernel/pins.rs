@@ -4,6 +4,7 @@
 //! <bpffs>/set-<n>/<MAP>            the maps of one set; a higher number has replaced a lower one
 //! <bpffs>/set-<n>/page-<i>-<p>     counter page p of interface i
 //! <bpffs>/set-<n>/profiles-<p>     page p of profiles, likewise times-<p> and distinct-<p>
+//! <bpffs>/set-<n>/<MAP>-<s>        what lies in slot s of a map of tries or tables
 //! <bpffs>/set-<n>/state            registry, policy text and levers, as text in an array
 //! <bpffs>/links/<mode>-<interface> the links; egress-<interface> and connections: of the programs that see handshakes
 //! ```
@@ -34,6 +35,11 @@ pub(super) fn page(set: &Path, interface: u32, page: u32) -> PathBuf {
 /// The path of a page of profiles, times or registers.
 pub(super) fn pages(set: &Path, kind: &str, page: u32) -> PathBuf {
     set.join(format!("{kind}-{page}"))
+}
+
+/// The path of what lies in a slot of a map in maps.
+pub(super) fn inner(set: &Path, outer: &str, slot: u32) -> PathBuf {
+    set.join(format!("{outer}-{slot}"))
 }
 
 /// The folder of the links.

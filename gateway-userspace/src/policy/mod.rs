@@ -14,6 +14,7 @@ mod limits;
 mod list_section;
 pub mod lists;
 pub mod model;
+pub mod places;
 mod ports;
 pub mod prefix;
 mod sampling;
