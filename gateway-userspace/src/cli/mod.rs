@@ -11,6 +11,7 @@ mod list;
 mod output;
 mod policy;
 mod prefixes;
+mod replay;
 mod run;
 mod status;
 mod table;
@@ -88,6 +89,7 @@ enum Command {
     Scale(levers::ScaleArgs),
     Lever(levers::LeverArgs),
     Events(events::Args),
+    Replay(replay::Args),
 }
 
 /// What every command needs to know.
@@ -161,6 +163,7 @@ fn dispatch(command: Command, context: &Context) -> Result<ExitCode, Failure> {
         Command::Scale(args) => levers::scale(args, context),
         Command::Lever(args) => levers::lever(&args, context),
         Command::Events(args) => events::run(&args, context),
+        Command::Replay(args) => replay::run(&args, context),
     }
 }
 

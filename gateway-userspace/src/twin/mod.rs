@@ -23,12 +23,16 @@ use gateway_core::{
     packet::{Address, Network, Packet},
     parse::parse,
     proof,
+    verdict::Reason,
 };
 use ipnet::IpNet;
 
 use self::trie::Trie;
 use crate::{
-    compile::{CompileError, Image, compile, prefix, registry::Registry},
+    compile::{
+        CompileError, Image, compile, prefix,
+        registry::{Registry, SeriesRecord},
+    },
     kernel::{Lever, ListContents},
     policy::model::Policy,
 };
@@ -140,9 +144,14 @@ impl Twin {
         Ok(())
     }
 
-    /// Tells of a connected socket of the host.
-    pub fn open_socket(&mut self, socket: Socket) {
-        self.sockets.insert(socket);
+    /// Tells of a connected socket of the host; whether it was not known.
+    pub fn open_socket(&mut self, socket: Socket) -> bool {
+        self.sockets.insert(socket)
+    }
+
+    /// Forgets a socket of the host.
+    pub fn close_socket(&mut self, socket: &Socket) {
+        self.sockets.remove(socket);
     }
 
     /// Sets from when on the node is judged as if it only watched, in nanoseconds; 0: never.
@@ -191,6 +200,28 @@ impl Twin {
         record.map_or_else(Default::default, |record| {
             (record.service.clone(), record.class.clone())
         })
+    }
+
+    /// The service and class of each subject, by number; both empty for a number that nobody has.
+    pub fn owners(&self) -> Vec<(String, String)> {
+        let series: HashMap<u32, &SeriesRecord> = self
+            .registry
+            .series()
+            .iter()
+            .map(|record| (record.number, record))
+            .collect();
+        // Every subject has a series for what bans drop.
+        let of = |subject: &Subject| series.get(&subject.series[Reason::Ban as usize]);
+        self.image
+            .subjects
+            .iter()
+            .map(|subject| of(subject).map_or_else(Default::default, |of| (of.service.clone(), of.class.clone())))
+            .collect()
+    }
+
+    /// The tables in force.
+    pub fn image(&self) -> &Image {
+        &self.image
     }
 
     /// How often an event was noted.
