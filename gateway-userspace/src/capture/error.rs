@@ -24,7 +24,9 @@ pub enum CaptureError {
     #[error("is empty")]
     Empty,
     /// It is compressed in a way that is not read here.
-    #[error("is compressed with {with}: unpack it first, or through a pipe, as in `{unpack} FILE | weir replay … -`")]
+    #[error(
+        "is compressed with {with}: unpack it first, or through a pipe, as in `{unpack} FILE | weir replay … -`"
+    )]
     Compressed {
         /// The program.
         with: &'static str,
@@ -32,7 +34,9 @@ pub enum CaptureError {
         unpack: &'static str,
     },
     /// Its compression is damaged, or ends too early; everything before was read.
-    #[error("is damaged in its compression ({error}) after {at} unpacked bytes; what is before that was read")]
+    #[error(
+        "is damaged in its compression ({error}) after {at} unpacked bytes; what is before that was read"
+    )]
     Gzip {
         /// How many bytes could be unpacked and were read.
         at: u64,

@@ -108,8 +108,9 @@ impl<R: Read> Reader<R> {
             Form::Pcapng(pcapng::Section::read(&mut input)?)
         } else if let Some(file) = pcap::File::read(&mut input, magic)? {
             Form::Pcap(file)
-        } else if let Some((_, with, unpack)) =
-            COMPRESSIONS.iter().find(|(magic_of, ..)| magic.starts_with(magic_of))
+        } else if let Some((_, with, unpack)) = COMPRESSIONS
+            .iter()
+            .find(|(magic_of, ..)| magic.starts_with(magic_of))
         {
             return Err(CaptureError::Compressed { with, unpack });
         } else {

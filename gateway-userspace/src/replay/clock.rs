@@ -66,7 +66,15 @@ mod tests {
 
     #[test]
     fn it_follows_the_times_and_stands_while_they_run_backwards() {
-        let (shown, clock) = shown(&[Some(100), Some(100), Some(250), Some(180), None, Some(240), Some(300)]);
+        let (shown, clock) = shown(&[
+            Some(100),
+            Some(100),
+            Some(250),
+            Some(180),
+            None,
+            Some(240),
+            Some(300),
+        ]);
         assert_eq!(shown, [100, 100, 250, 250, 250, 250, 300]);
         assert_eq!((clock.backwards, clock.furthest_back_ns), (2, 70));
         assert_eq!((clock.untimed, clock.steps, clock.first_ns), (1, 0, Some(100)));

@@ -94,6 +94,8 @@ impl Comparison {
 
     /// The name of a reason by its number.
     pub(super) fn reason(number: u8) -> &'static str {
-        Reason::ALL.get(usize::from(number)).map_or("", |reason| reason.name())
+        Reason::ALL
+            .get(usize::from(number))
+            .map_or("", |reason| reason.name())
     }
 }

@@ -107,7 +107,10 @@ mod tests {
         let keys = (0..300_000u32).map(|at| if at % 3 == 0 { at / 3 % 3 } else { 1000 + at });
         let heaviest = check(keys, 64);
         for key in 0..3 {
-            let count = heaviest.iter().find(|(of, _)| **of == key).map(|(_, count)| *count);
+            let count = heaviest
+                .iter()
+                .find(|(of, _)| **of == key)
+                .map(|(_, count)| *count);
             assert!(count.is_some_and(|count| count + heaviest.error() >= 33_333));
         }
     }

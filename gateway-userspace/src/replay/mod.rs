@@ -16,6 +16,8 @@ mod heavy;
 pub mod plot;
 pub mod report;
 mod tally;
+#[cfg(test)]
+mod tests;
 mod timeline;
 
 use std::{collections::VecDeque, time::Duration};
@@ -158,7 +160,12 @@ impl Side {
         entry.group != 0 || entry.scope != 0
     }
 
-    fn judge(&mut self, now_ns: u64, packet: Result<&Packet, Malformed>, length: u32) -> (Judgement, Option<SourceKey>) {
+    fn judge(
+        &mut self,
+        now_ns: u64,
+        packet: Result<&Packet, Malformed>,
+        length: u32,
+    ) -> (Judgement, Option<SourceKey>) {
         self.twin.set_clock(now_ns);
         let twin = &self.twin;
         let (judgement, source) = match packet {
@@ -292,7 +299,6 @@ impl Replay {
     /// # Errors
     /// Where it is of a link that has no Ethernet frames.
     pub fn packet(&mut self, packet: &capture::Packet<'_>) -> Result<(), ForeignLink> {
-        self.odd.read += 1;
         if self.odd.read.is_multiple_of(NOTICES) {
             self.let_notices_go();
         }
@@ -301,6 +307,7 @@ impl Replay {
                 link_type: packet.link_type,
             });
         };
+        self.odd.read += 1;
         self.clock.advance(packet.time_ns);
         let (now_ns, length, direction) = (self.clock.now_ns, frame.length, frame.direction);
         self.odd.joined += u64::from(length > LONGEST_FRAME);
@@ -357,7 +364,8 @@ impl Replay {
             return is_local(&packet.source) && !is_local(&packet.destination);
         }
         let sides = || std::iter::once(&self.policy).chain(self.against.as_ref().map(|(other, _)| other));
-        let is_named = |address| sides().any(|side| side.uses(flags::DESTINATIONS) && side.names(v6, address));
+        let is_named =
+            |address| sides().any(|side| side.uses(flags::DESTINATIONS) && side.names(v6, address));
         is_named(&packet.source) && !is_named(&packet.destination)
     }
 

@@ -291,7 +291,9 @@ impl Replay {
             error: heading.error,
             from,
             to: from.and_then(|_| moment(clock.now_ns)),
-            seconds: clock.first_ns.map_or(0.0, |first| seconds(clock.now_ns.saturating_sub(first))),
+            seconds: clock
+                .first_ns
+                .map_or(0.0, |first| seconds(clock.now_ns.saturating_sub(first))),
             packets: odd.read,
             left: volume(odd.left),
             headers_cut: volume(odd.cut),
@@ -464,14 +466,21 @@ fn services(side: &Side) -> Vec<ServiceReplayed> {
 
 fn intervals(timeline: &Timeline, names: &[String]) -> Vec<IntervalReplayed> {
     let of = |(from, interval): (u64, &super::timeline::Interval)| {
-        let reasons = Reason::ALL.iter().zip(&interval.reasons).filter(|(reason, _)| reason.drops());
+        let reasons = Reason::ALL
+            .iter()
+            .zip(&interval.reasons)
+            .filter(|(reason, _)| reason.drops());
         let reasons = reasons.flat_map(|(reason, counts)| {
             let verdicts = [Verdict::Drop, Verdict::WouldDrop];
-            verdicts.into_iter().zip(counts).filter(|(_, count)| count.packets > 0).map(|(verdict, count)| ReasonCount {
-                verdict: verdict.name(),
-                reason: reason.name(),
-                volume: volume(*count),
-            })
+            verdicts
+                .into_iter()
+                .zip(counts)
+                .filter(|(_, count)| count.packets > 0)
+                .map(|(verdict, count)| ReasonCount {
+                    verdict: verdict.name(),
+                    reason: reason.name(),
+                    volume: volume(*count),
+                })
         });
         let services = names.iter().enumerate().filter_map(|(at, name)| {
             let verdicts = Verdicts::new(interval.verdicts(Some(at)));
@@ -508,7 +517,11 @@ fn sources(side: &Side, by: By, limit: usize) -> Vec<SourceReplayed> {
     let shown = |(_, source, counts): (u64, IpNet, &SourceCounts)| SourceReplayed {
         source,
         verdicts: Verdicts::new(counts.verdicts),
-        reasons: counts.reasons.iter().map(|(reason, packets)| (reason.name(), *packets)).collect(),
+        reasons: counts
+            .reasons
+            .iter()
+            .map(|(reason, packets)| (reason.name(), *packets))
+            .collect(),
     };
     sources.into_iter().take(limit).map(shown).collect()
 }
@@ -522,11 +535,14 @@ fn verdict(number: usize) -> &'static str {
 
 fn differences(comparison: &Comparison) -> Vec<Difference> {
     let mut different: Vec<_> = comparison.different.iter().collect();
-    different.sort_by_key(|([a, b], count)| {
-        (a.verdict == b.verdict, std::cmp::Reverse(count.packets), *a, *b)
-    });
+    different
+        .sort_by_key(|([a, b], count)| (a.verdict == b.verdict, std::cmp::Reverse(count.packets), *a, *b));
     let said = |side: &compare::Side| {
-        let (service, class) = comparison.owners.get(side.owner as usize).cloned().unwrap_or_default();
+        let (service, class) = comparison
+            .owners
+            .get(side.owner as usize)
+            .cloned()
+            .unwrap_or_default();
         Said {
             service,
             class,
@@ -556,7 +572,12 @@ fn source_differences(comparison: &Comparison, limit: usize) -> Vec<SourceDiffer
                 .iter()
                 .enumerate()
                 .filter(|(_, packets)| **packets > 0)
-                .map(move |(other, packets)| (format!("{} instead of {}", verdict(policy), verdict(other)), *packets))
+                .map(move |(other, packets)| {
+                    (
+                        format!("{} instead of {}", verdict(policy), verdict(other)),
+                        *packets,
+                    )
+                })
         });
         SourceDifference {
             source,

@@ -1,6 +1,9 @@
 //! What one policy did: counts by service, class, verdict and reason, over time, and of the heaviest sources.
 
-use std::{collections::{BTreeMap, HashMap}, ops::AddAssign};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::AddAssign,
+};
 
 use gateway_core::{
     image::Generation,
@@ -138,7 +141,11 @@ impl Tally {
         (0..).zip(&self.counts).flat_map(|(subject, reasons)| {
             Reason::ALL.iter().zip(reasons).flat_map(move |(reason, counts)| {
                 let verdicts = [
-                    if reason.drops() { Verdict::Drop } else { Verdict::Pass },
+                    if reason.drops() {
+                        Verdict::Drop
+                    } else {
+                        Verdict::Pass
+                    },
                     Verdict::WouldDrop,
                 ];
                 verdicts

@@ -81,8 +81,16 @@ impl Interval {
     }
 
     fn join(&mut self, other: &Self) {
-        let pairs = self.services.iter_mut().flatten().zip(other.services.iter().flatten());
-        let reasons = self.reasons.iter_mut().flatten().zip(other.reasons.iter().flatten());
+        let pairs = self
+            .services
+            .iter_mut()
+            .flatten()
+            .zip(other.services.iter().flatten());
+        let reasons = self
+            .reasons
+            .iter_mut()
+            .flatten()
+            .zip(other.reasons.iter().flatten());
         for (count, more) in pairs.chain(reasons) {
             *count += *more;
         }
@@ -254,8 +262,20 @@ mod tests {
                 (1_030 * SECOND, 1)
             ]
         );
-        assert_eq!(timeline.intervals().next().map(|(_, of)| of.verdicts(Some(1))[1].bytes), Some(200));
-        assert_eq!(timeline.intervals().next().map(|(_, of)| of.verdicts(Some(0))[1].bytes), Some(0));
+        assert_eq!(
+            timeline
+                .intervals()
+                .next()
+                .map(|(_, of)| of.verdicts(Some(1))[1].bytes),
+            Some(200)
+        );
+        assert_eq!(
+            timeline
+                .intervals()
+                .next()
+                .map(|(_, of)| of.verdicts(Some(0))[1].bytes),
+            Some(0)
+        );
     }
 
     #[test]
@@ -267,17 +287,30 @@ mod tests {
         let all = packets(&timeline);
         assert!(all.len() <= MOST && all.len() > 100, "{}", all.len());
         assert_eq!(all.iter().map(|(_, packets)| packets).sum::<u64>(), 25_920);
-        assert!(all[1..all.len() - 1].iter().all(|(from, packets)| from.is_multiple_of(10 * MINUTE) && *packets == 60));
+        assert!(
+            all[1..all.len() - 1]
+                .iter()
+                .all(|(from, packets)| from.is_multiple_of(10 * MINUTE) && *packets == 60)
+        );
         let shown = timeline.readable(20);
         assert_eq!(shown.width_ns(), 6 * HOUR);
-        assert_eq!(packets(&shown).iter().map(|(_, packets)| packets).sum::<u64>(), 25_920);
+        assert_eq!(
+            packets(&shown).iter().map(|(_, packets)| packets).sum::<u64>(),
+            25_920
+        );
     }
 
     #[test]
     fn a_jump_of_a_century_takes_no_memory() {
         let timeline = filled(None, [0, 100 * 365 * DAY].into_iter());
         assert!(packets(&timeline).len() <= MOST);
-        assert_eq!(packets(&timeline.readable(20)).iter().map(|(_, packets)| packets).sum::<u64>(), 2);
+        assert_eq!(
+            packets(&timeline.readable(20))
+                .iter()
+                .map(|(_, packets)| packets)
+                .sum::<u64>(),
+            2
+        );
         assert!(packets(&timeline.readable(20)).len() <= 20);
         let timeline = filled(Some(SECOND), [0, 100 * 365 * DAY].into_iter());
         assert!(packets(&timeline).len() <= MOST_CHOSEN);

@@ -215,7 +215,9 @@ impl Twin {
         self.image
             .subjects
             .iter()
-            .map(|subject| of(subject).map_or_else(Default::default, |of| (of.service.clone(), of.class.clone())))
+            .map(|subject| {
+                of(subject).map_or_else(Default::default, |of| (of.service.clone(), of.class.clone()))
+            })
             .collect()
     }
 

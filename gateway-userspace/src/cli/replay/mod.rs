@@ -126,7 +126,11 @@ impl Judge {
         for warning in &loaded.warnings {
             context.remark(&format!("warning: {warning}"));
         }
-        let policy = if enforce { enforced(&loaded.policy) } else { loaded.policy };
+        let policy = if enforce {
+            enforced(&loaded.policy)
+        } else {
+            loaded.policy
+        };
         let used = PolicyUsed {
             path: file.display().to_string(),
             sha256: loaded.sha256,
@@ -137,7 +141,10 @@ impl Judge {
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<ExitCode, Failure> {
-    let inputs = args.captures.iter().filter(|capture| **capture == FileOrInput::Input);
+    let inputs = args
+        .captures
+        .iter()
+        .filter(|capture| **capture == FileOrInput::Input);
     if inputs.count() > 1 {
         return Err(Failure::usage("- stands twice: there is only one standard input"));
     }
@@ -158,12 +165,18 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<ExitCode, Failure> {
     )
     .map_err(|error| Failure::new(code::TOO_LARGE, error.to_string()))?;
     // All of them before the long run: a name that is wrong should not cost an hour.
-    let captures: Vec<Capture> = args.captures.iter().map(Capture::open).collect::<Result<_, _>>()?;
+    let captures: Vec<Capture> = args
+        .captures
+        .iter()
+        .map(Capture::open)
+        .collect::<Result<_, _>>()?;
     let plot = args.plot.as_deref().map(PlotFile::open).transpose()?;
 
     let mut progress = Progress::new(captures.iter().map(|capture| capture.length).sum(), context.json);
     let names = captures.iter().map(|capture| capture.name.clone()).collect();
-    let failed = captures.into_iter().find_map(|capture| read(capture, &mut replay, &mut progress).err());
+    let failed = captures
+        .into_iter()
+        .find_map(|capture| read(capture, &mut replay, &mut progress).err());
     progress.clear();
     if let Some(failure) = &failed
         && replay.packets() == 0
@@ -216,7 +229,9 @@ impl Capture {
                     Failure::new(code::NOT_FOUND, format!("cannot read {name}: {error}"))
                         .hint("name a pcap or pcapng file, or - for standard input")
                 })?;
-                let length = file.metadata().map_or(0, |of| if of.is_file() { of.len() } else { 0 });
+                let length = file
+                    .metadata()
+                    .map_or(0, |of| if of.is_file() { of.len() } else { 0 });
                 Ok(Self {
                     name,
                     source: Box::new(file),
@@ -238,7 +253,7 @@ fn read(capture: Capture, replay: &mut Replay, progress: &mut Progress) -> Resul
             Ok(Some(packet)) => replay.packet(&packet).map_err(|foreign| {
                 wrong(format!(
                     "packet {} was captured on {foreign}; capture on an Ethernet interface, or on any (tcpdump -i any)",
-                    replay.packets() - before
+                    replay.packets() - before + 1
                 ))
             })?,
             Ok(None) => return Ok(()),
@@ -263,7 +278,11 @@ struct PlotFile {
 impl PlotFile {
     fn open(path: &Path) -> Result<Self, Failure> {
         let new = !path.exists();
-        let file = File::options().write(true).create(true).truncate(false).open(path);
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path);
         Ok(Self {
             file: file.map_err(|error| cannot_write(path, &error))?,
             path: path.to_owned(),
@@ -291,8 +310,11 @@ impl Drop for PlotFile {
 }
 
 fn cannot_write(path: &Path, error: &io::Error) -> Failure {
-    Failure::new(code::INTERNAL, format!("cannot write {}: {error}", path.display()))
-        .hint("name a file for --plot in a folder that exists and that you may write to")
+    Failure::new(
+        code::INTERNAL,
+        format!("cannot write {}: {error}", path.display()),
+    )
+    .hint("name a file for --plot in a folder that exists and that you may write to")
 }
 
 #[cfg(test)]

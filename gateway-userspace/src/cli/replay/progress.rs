@@ -85,7 +85,10 @@ fn line(read: u64, length: u64, packets: u64, seconds: f64) -> String {
     let filled = (share * BAR as f64) as usize;
     let bar = "#".repeat(filled) + &".".repeat(BAR as usize - filled);
     let left = seconds * (1.0 - share) / share.max(0.001);
-    format!("[{bar}] {:>3.0} %, {packets} packets, {rate:.1} M/s, {left:.0} s left", share * 100.0)
+    format!(
+        "[{bar}] {:>3.0} %, {packets} packets, {rate:.1} M/s, {left:.0} s left",
+        share * 100.0
+    )
 }
 
 struct Watched {

@@ -11,7 +11,7 @@ use weir::{
 
 use super::super::table::{Align, Table, bytes, counted, grouped, span};
 
-/// Differences of one kind that are not told apart in a table are summed up in a line.
+/// The whole report, with at most so many kinds of difference.
 pub(super) fn text(report: &Report, limit: usize) -> String {
     let mut text = heading(report);
     let _ = write!(text, "\n{}", services(&report.services));
@@ -26,7 +26,10 @@ pub(super) fn text(report: &Report, limit: usize) -> String {
         let _ = write!(text, "\n{}", sources(report));
         if report.sources_error > 0 {
             let lacking = counted(report.sources_error, "packet", "packets");
-            let _ = writeln!(text, "there were more sources than counters; each figure may lack up to {lacking}");
+            let _ = writeln!(
+                text,
+                "there were more sources than counters; each figure may lack up to {lacking}"
+            );
         }
     }
     if let Some(against) = &report.against {
@@ -97,7 +100,11 @@ fn heading(report: &Report) -> String {
 }
 
 fn verdicts(of: &Verdicts) -> [(&'static str, Volume); 3] {
-    [("pass", of.pass), ("drop", of.drop), ("would_drop", of.would_drop)]
+    [
+        ("pass", of.pass),
+        ("drop", of.drop),
+        ("would_drop", of.would_drop),
+    ]
 }
 
 /// A share in per cent.
@@ -114,7 +121,11 @@ fn second(moment: Timestamp) -> String {
 }
 
 fn dash(text: &str) -> String {
-    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+    if text.is_empty() {
+        "-".to_owned()
+    } else {
+        text.to_owned()
+    }
 }
 
 fn services(services: &[ServiceReplayed]) -> Table {
@@ -138,7 +149,7 @@ fn services(services: &[ServiceReplayed]) -> Table {
             grouped(of.verdicts.would_drop.packets),
         ]);
     }
-    table
+    table.without("CLASS", "-").without("WOULD DROP", "0")
 }
 
 fn drops(services: &[ServiceReplayed]) -> Table {
@@ -162,7 +173,7 @@ fn drops(services: &[ServiceReplayed]) -> Table {
             ]);
         }
     }
-    table
+    table.without("CLASS", "-")
 }
 
 /// The intervals: packets by verdict, and what most of the drops are for.
@@ -177,14 +188,18 @@ fn over_time(report: &Report) -> String {
         ("MOST DROPPED AT", Align::Left),
         ("MOST FOR", Align::Left),
     ]);
+    let one_day = report.seconds < 86_400.0;
     for interval in &report.intervals {
         let of = &interval.verdicts;
         let refused = |verdicts: &Verdicts| verdicts.drop.packets + verdicts.would_drop.packets;
-        let service = interval.services.iter().max_by_key(|(_, verdicts)| refused(verdicts));
+        let service = interval
+            .services
+            .iter()
+            .max_by_key(|(_, verdicts)| refused(verdicts));
         let service = service.filter(|(_, verdicts)| refused(verdicts) > 0);
         let reason = interval.reasons.iter().max_by_key(|count| count.volume.packets);
         table.row([
-            beginning(interval.from, report.interval_seconds),
+            beginning(interval.from, report.interval_seconds, one_day),
             grouped(of.packets()),
             bytes(of.bytes()),
             grouped(of.pass.packets),
@@ -194,14 +209,23 @@ fn over_time(report: &Report) -> String {
             reason.map_or_else(String::new, |count| count.reason.to_owned()),
         ]);
     }
-    format!("{table}intervals of {}, UTC\n", interval_length(report.interval_seconds))
+    let table = table
+        .without("WOULD DROP", "0")
+        .without("MOST DROPPED AT", "")
+        .without("MOST FOR", "");
+    format!(
+        "{table}intervals of {}, UTC\n",
+        interval_length(report.interval_seconds)
+    )
 }
 
-/// When an interval begins, as exactly as its length asks for.
-fn beginning(moment: Timestamp, interval_seconds: f64) -> String {
+/// When an interval begins, as exactly as its length asks for; without the date where the heading has it.
+fn beginning(moment: Timestamp, interval_seconds: f64, one_day: bool) -> String {
     let time = moment.to_zoned(TimeZone::UTC);
     let format = if interval_seconds < 1.0 {
         "%H:%M:%S%.3f"
+    } else if one_day {
+        "%H:%M:%S"
     } else if interval_seconds < 86_400.0 {
         "%m-%d %H:%M:%S"
     } else {
@@ -240,7 +264,7 @@ fn sources(report: &Report) -> Table {
             reason.map_or_else(String::new, |(reason, _)| (*reason).to_owned()),
         ]);
     }
-    table
+    table.without("WOULD DROP", "0").without("MOST FOR", "")
 }
 
 fn differences(report: &Report, against: &Against, limit: usize) -> String {
@@ -259,7 +283,10 @@ fn differences(report: &Report, against: &Against, limit: usize) -> String {
         ("AGAINST", Align::Right),
         ("DIFFERENCE", Align::Right),
     ]);
-    for ((name, ours), (_, theirs)) in verdicts(&report.verdicts).into_iter().zip(verdicts(&against.verdicts)) {
+    for ((name, ours), (_, theirs)) in verdicts(&report.verdicts)
+        .into_iter()
+        .zip(verdicts(&against.verdicts))
+    {
         if ours.packets + theirs.packets > 0 {
             let sign = if ours.packets < theirs.packets { "-" } else { "+" };
             table.row([
@@ -301,11 +328,20 @@ fn differences(report: &Report, against: &Against, limit: usize) -> String {
             bytes(difference.volume.bytes),
         ]);
     }
-    let _ = write!(text, "\n{table}");
-    let rest: u64 = against.differences.iter().skip(limit).map(|of| of.volume.packets).sum();
+    let _ = write!(text, "\n{}", table.without("CLASS", "-"));
+    let rest: u64 = against
+        .differences
+        .iter()
+        .skip(limit)
+        .map(|of| of.volume.packets)
+        .sum();
     let rest = rest + against.other_differences.packets;
     if rest > 0 {
-        let _ = writeln!(text, "and {} more; --limit shows more kinds", counted(rest, "packet", "packets"));
+        let _ = writeln!(
+            text,
+            "and {} more; --limit shows more kinds",
+            counted(rest, "packet", "packets")
+        );
     }
     if !against.sources.is_empty() {
         let mut table = Table::new(&[
@@ -314,7 +350,10 @@ fn differences(report: &Report, against: &Against, limit: usize) -> String {
             ("CHANGES", Align::Left),
         ]);
         for source in &against.sources {
-            let changes = source.changes.iter().map(|(change, packets)| format!("{} {change}", grouped(*packets)));
+            let changes = source
+                .changes
+                .iter()
+                .map(|(change, packets)| format!("{} {change}", grouped(*packets)));
             table.row([
                 source.source.to_string(),
                 grouped(source.packets),
