@@ -206,7 +206,7 @@ impl Timeline {
             .iter()
             .filter(|width| width.is_multiple_of(self.width_ns))
             .map(|width| width / self.width_ns)
-            .chain((1..).map(|power| 10u64.saturating_pow(power)))
+            .chain((1..19).map(|power| 10u64.pow(power)))
             .find(|factor| fits(*factor));
         timeline.join(factor.unwrap_or(1));
         timeline

@@ -16,7 +16,9 @@ use gateway_core::{
     classify::{Groups, Tables},
     frame::Slice,
     hash::{self, Key},
-    image::{AddressGroup, DestinationEntry, Generation, ListEntry, Notice, ProtectRule, Subject, flags},
+    image::{
+        AddressGroup, BUCKETS, DestinationEntry, Generation, ListEntry, Notice, ProtectRule, Subject, flags,
+    },
     judge::{self, Event, Judgement, Shared},
     limit,
     line::{Line, Versions, WORDS},
@@ -52,7 +54,7 @@ pub struct Twin {
     bans: BTreeMap<u32, Trie<u64>>,
     sockets: BTreeSet<Socket>,
     key: Key,
-    lines: Vec<[Cell<u64>; WORDS]>,
+    lines: Vec<Cells>,
     shared: Words,
     /// Lines of proofs, a word an entry.
     proofs: Words,
@@ -87,13 +89,11 @@ impl Twin {
             bans: BTreeMap::new(),
             sockets: BTreeSet::new(),
             key: Key::new(key),
-            lines: (0..lines.max(1))
-                .map(|_| std::array::from_fn(|_| Cell::new(0)))
-                .collect(),
-            shared: RefCell::default(),
-            proofs: RefCell::default(),
-            offers: RefCell::default(),
-            attempts: RefCell::default(),
+            lines: (0..lines.max(1)).map(|_| Cells::default()).collect(),
+            shared: Words::new(BUCKETS as usize),
+            proofs: Words::new(lines.max(1) as usize * WORDS),
+            offers: Words::new(proof::OFFERS as usize),
+            attempts: Words::new(proof::ATTEMPTS as usize),
             notices: RefCell::default(),
             open_at_ns: 0,
             events: std::array::from_fn(|_| Cell::new(0)),
@@ -277,6 +277,11 @@ impl Versions for Twin {
     }
 }
 
+/// The cells of a line, in one cache line.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Cells([Cell<u64>; WORDS]);
+
 /// A line of the twin's source table.
 #[derive(Debug)]
 pub struct TwinLine<'a>(&'a [Cell<u64>; WORDS]);
@@ -295,8 +300,21 @@ impl Line for TwinLine<'_> {
     }
 }
 
-/// Words of a table most of which nobody uses, by number.
-type Words = RefCell<HashMap<u32, u64>>;
+/// A table of words. It takes no memory until one is written.
+#[derive(Debug)]
+struct Words {
+    size: usize,
+    words: RefCell<Vec<u64>>,
+}
+
+impl Words {
+    fn new(size: usize) -> Self {
+        Self {
+            size,
+            words: RefCell::default(),
+        }
+    }
+}
 
 /// A word of one of the twin's tables.
 #[derive(Debug)]
@@ -304,15 +322,17 @@ pub struct TwinWord<'a>(&'a Words, u32);
 
 impl Shared for TwinWord<'_> {
     fn get(&self) -> u64 {
-        self.0.borrow().get(&self.1).copied().unwrap_or(0)
+        self.0.words.borrow().get(self.1 as usize).copied().unwrap_or(0)
     }
 
     fn swap(&self, old: u64, new: u64) -> bool {
-        let same = self.get() == old;
-        if same {
-            self.0.borrow_mut().insert(self.1, new);
+        let mut words = self.0.words.borrow_mut();
+        if words.is_empty() {
+            // Zeros from the operating system: pages that nobody touches stay untouched.
+            *words = vec![0; self.0.size];
         }
-        same
+        let word = words.get_mut(self.1 as usize).filter(|word| **word == old);
+        word.map(|word| *word = new).is_some()
     }
 }
 
@@ -375,7 +395,7 @@ impl<'a> judge::Environment for &'a Twin {
     fn line(&self, hash: u64) -> Option<TwinLine<'a>> {
         self.lines
             .get(hash::line(hash, self.lines.len() as u32) as usize)
-            .map(TwinLine)
+            .map(|cells| TwinLine(&cells.0))
     }
 
     fn shared(&self, id: u32) -> Option<TwinWord<'a>> {

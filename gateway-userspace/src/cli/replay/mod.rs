@@ -87,7 +87,7 @@ enum Order {
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
-    const LONGEST: Duration = Duration::from_secs(30 * 86_400);
+    const LONGEST: Duration = Duration::from_hours(30 * 24);
     match units::parse_duration(text) {
         Ok(time) if (Duration::from_millis(1)..=LONGEST).contains(&time) => Ok(time),
         Ok(_) => Err("expected 1ms to 30d".to_owned()),
