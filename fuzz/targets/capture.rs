@@ -1,4 +1,4 @@
-//! Any bytes as a capture file: read in memory that does not depend on what the file claims.
+//! Any bytes as a capture file, also as a compressed one: read in memory that does not depend on what the file claims.
 
 #![no_main]
 
@@ -19,8 +19,11 @@ fuzz_target!(|input: &[u8]| {
             end => break end.err(),
         }
     };
+    // Deflate makes at most 1032 bytes of one.
+    let packed = input.starts_with(&[0x1f, 0x8b]);
+    let most = if packed { input.len() * 1032 } else { input.len() };
     assert!(
-        held <= input.len(),
+        held <= most,
         "{held} bytes of packets from {} bytes of file",
         input.len()
     );

@@ -17,6 +17,7 @@ pub mod lists;
 pub mod metrics;
 mod notify;
 pub mod policy;
+pub mod replay;
 pub mod state;
 pub mod traffic;
 pub mod twin;

@@ -1,4 +1,4 @@
-//! Whole captures in memory, and where those beside the project are.
+//! Whole captures in memory, read and written, and where those beside the project are.
 
 use std::{
     fs::File,
@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use weir::capture::{CaptureError, Reader};
+use weir::capture::{CaptureError, Direction, Reader};
 
 /// One captured packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +54,85 @@ fn collect(source: impl Read) -> Result<Capture, CaptureError> {
     Ok(Capture { records })
 }
 
+/// A packet to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// When, in nanoseconds since 1970.
+    pub time_ns: u64,
+    /// Which way; not written where nobody is to know.
+    pub direction: Option<Direction>,
+    /// What was captured of it.
+    pub data: Vec<u8>,
+    /// Its length on the wire, in bytes.
+    pub wire_len: u32,
+}
+
+impl Sent {
+    /// A frame that arrived, wholly captured.
+    pub fn arrived(time_ns: u64, data: Vec<u8>) -> Self {
+        Self {
+            time_ns,
+            direction: None,
+            wire_len: data.len() as u32,
+            data,
+        }
+    }
+}
+
+/// Writes a pcapng file with one interface of this link type, whose clock counts nanoseconds.
+pub fn pcapng(link_type: u16, packets: &[Sent]) -> Vec<u8> {
+    fn block(file: &mut Vec<u8>, kind: u32, body: &[u8]) {
+        let length = body.len().next_multiple_of(4) as u32 + 12;
+        file.extend([kind, length].map(u32::to_le_bytes).concat());
+        file.extend(body);
+        file.resize(file.len().next_multiple_of(4), 0);
+        file.extend(length.to_le_bytes());
+    }
+    let mut file = Vec::new();
+    let section = [0x1a2b_3c4d_u32, 1, u32::MAX, u32::MAX]
+        .map(u32::to_le_bytes)
+        .concat();
+    block(&mut file, 0x0a0d_0d0a, &section);
+    // The clock's resolution is option 9: ten to the minus ninth.
+    let interface = [u32::from(link_type), 0, 9 | 1 << 16, 9]
+        .map(u32::to_le_bytes)
+        .concat();
+    block(&mut file, 1, &interface);
+    let mut body = Vec::new();
+    for packet in packets {
+        let (high, low) = ((packet.time_ns >> 32) as u32, packet.time_ns as u32);
+        let head = [0, high, low, packet.data.len() as u32, packet.wire_len];
+        body.clear();
+        body.extend(head.map(u32::to_le_bytes).concat());
+        body.extend(&packet.data);
+        if let Some(direction) = packet.direction {
+            body.resize(body.len().next_multiple_of(4), 0);
+            let flags = if direction == Direction::In { 1 } else { 2 };
+            body.extend([2 | 4 << 16, flags, 0].map(u32::to_le_bytes).concat());
+        }
+        block(&mut file, 6, &body);
+    }
+    file
+}
+
+/// Writes a pcap file of Ethernet frames, with nanoseconds.
+pub fn pcap(packets: &[Sent]) -> Vec<u8> {
+    let head = [0xa1b2_3c4d_u32, 2 | 4 << 16, 0, 0, 65_535, 1];
+    let mut file = head.map(u32::to_le_bytes).concat();
+    for packet in packets {
+        let (seconds, fraction) = (packet.time_ns / 1_000_000_000, packet.time_ns % 1_000_000_000);
+        let head = [
+            seconds as u32,
+            fraction as u32,
+            packet.data.len() as u32,
+            packet.wire_len,
+        ];
+        file.extend(head.map(u32::to_le_bytes).concat());
+        file.extend(&packet.data);
+    }
+    file
+}
+
 /// The shared captures' folder beside the repository, where this machine has it.
 pub fn shared_captures() -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/captures");
@@ -90,6 +169,25 @@ mod tests {
         ("frames/tcp-http-with-padding.pcap", 25, 1_881, 0),
         ("frames/truncated-header.pcap", 24, 1_314, 24),
     ];
+
+    #[test]
+    fn what_is_written_is_read_again() -> Result<()> {
+        let mut packets = vec![
+            Sent::arrived(1_700_000_000_123_456_789, vec![1; 61]),
+            Sent::arrived(1_700_000_000_123_456_790, vec![2; 64]),
+        ];
+        packets[1].wire_len = 1500;
+        for file in [pcap(&packets), pcapng(ETHERNET, &packets)] {
+            let records = parse(&file)?.records;
+            assert_eq!(records.len(), 2);
+            for (record, packet) in records.iter().zip(&packets) {
+                assert_eq!(record.time_ns, Some(packet.time_ns));
+                assert_eq!((&record.data, record.wire_len), (&packet.data, packet.wire_len));
+                assert_eq!(record.link_type, ETHERNET);
+            }
+        }
+        Ok(())
+    }
 
     #[test]
     fn the_captures_beside_the_project_are_read_whole() -> Result<()> {

@@ -75,6 +75,9 @@ enum Command {
         /// Instead, compare the source table with an `LRU_HASH`, and simulate attackers that fill its lines
         #[arg(long)]
         table: bool,
+        /// Instead, measure how many packets a second `weir replay` judges on one core
+        #[arg(long, conflicts_with = "table")]
+        replay: bool,
         /// Passed on to the benchmark
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
@@ -122,8 +125,13 @@ fn run(command: Command) -> Result<()> {
             let keep = keep.then(|| "--keep".to_owned());
             lab::become_program("demo", &[], &keep.into_iter().chain(args).collect::<Vec<_>>())
         }
-        Command::Bench { table: false, args } => lab::become_program("bench", &[], &args),
-        Command::Bench { table: true, args } => lab::become_program("source-table", &["lru"], &args),
+        Command::Bench {
+            replay: true, args, ..
+        } => lab::become_program("bench-replay", &[], &args),
+        Command::Bench {
+            table: true, args, ..
+        } => lab::become_program("source-table", &["lru"], &args),
+        Command::Bench { args, .. } => lab::become_program("bench", &[], &args),
         Command::Licences => {
             setup::setup(Scope::Build, Mode::Quiet)?;
             let faults = licences::faults()?;

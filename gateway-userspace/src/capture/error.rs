@@ -2,7 +2,8 @@
 
 use std::io;
 
-/// What is wrong with a capture file, as a clause to follow the file's name. Offsets are bytes from the file's beginning.
+/// What is wrong with a capture file, as a clause to follow the file's name. Offsets are bytes from the file's beginning; in a
+/// file compressed with gzip, of what is unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
     /// The source failed.
@@ -19,9 +20,29 @@ pub enum CaptureError {
         /// Its first four bytes.
         found: [u8; 4],
     },
-    /// It is compressed.
-    #[error("is compressed: unpack it with gunzip first")]
-    Compressed,
+    /// It has no bytes at all.
+    #[error("is empty")]
+    Empty,
+    /// It is compressed in a way that is not read here.
+    #[error(
+        "is compressed with {with}: unpack it first, or through a pipe, as in `{unpack} FILE | weir replay … -`"
+    )]
+    Compressed {
+        /// The program.
+        with: &'static str,
+        /// The command that unpacks to standard output.
+        unpack: &'static str,
+    },
+    /// Its compression is damaged, or ends too early; everything before was read.
+    #[error(
+        "is damaged in its compression ({error}) after {at} unpacked bytes; what is before that was read"
+    )]
+    Gzip {
+        /// How many bytes could be unpacked and were read.
+        at: u64,
+        /// What the decompressor said.
+        error: io::Error,
+    },
     /// It ends too early; everything before was read.
     #[error("ends at byte {at}, within {within} that begins at byte {began}; what is before that was read")]
     Truncated {

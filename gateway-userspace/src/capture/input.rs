@@ -1,11 +1,15 @@
 //! Bytes in order, with the place where they stand in the file, and numbers in either byte order.
 
-use std::io::{BufRead as _, BufReader, ErrorKind, Read};
+use std::io::{BufReader, Cursor, ErrorKind, Read};
+
+use flate2::bufread::MultiGzDecoder;
 
 use super::{CaptureError, MAX_PACKET};
 
 /// How much is read at once.
 const BUFFER: usize = 64 * 1024;
+/// What a gzip file begins with (RFC 1952, 2.3.1).
+pub(super) const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// The order of a number's bytes, as the capturing machine had it.
 #[derive(Clone, Copy, Debug)]
@@ -37,23 +41,53 @@ impl Order {
     }
 }
 
-/// A file's bytes, read once and in order.
+/// The source after the first bytes that were looked at.
+type Whole<R> = std::io::Chain<Cursor<Vec<u8>>, R>;
+
+/// Where the bytes come from.
+#[derive(Debug)]
+enum Source<R> {
+    Plain(Whole<R>),
+    /// Compressed, in one member or several.
+    Gzip(Box<MultiGzDecoder<BufReader<Whole<R>>>>),
+}
+
+/// A file's bytes, read once and in order. Of a compressed file, the unpacked ones.
 #[derive(Debug)]
 pub(super) struct Input<R> {
-    source: BufReader<R>,
+    source: Source<R>,
+    buffer: Box<[u8]>,
+    /// What of the buffer is read from the source and not yet taken.
+    from: usize,
+    to: usize,
     at: u64,
     within: &'static str,
     began: u64,
 }
 
 impl<R: Read> Input<R> {
-    pub(super) fn new(source: R) -> Self {
-        Self {
-            source: BufReader::with_capacity(BUFFER, source),
+    /// Looks at the first two bytes to tell whether they are compressed.
+    pub(super) fn new(mut source: R) -> Result<Self, CaptureError> {
+        let mut head = Vec::with_capacity(GZIP.len());
+        let read = (&mut source).take(GZIP.len() as u64).read_to_end(&mut head);
+        read.map_err(|error| CaptureError::Io { at: 0, error })?;
+        let packed = head == GZIP;
+        let whole = Cursor::new(head).chain(source);
+        let source = if packed {
+            let buffered = BufReader::with_capacity(BUFFER, whole);
+            Source::Gzip(Box::new(MultiGzDecoder::new(buffered)))
+        } else {
+            Source::Plain(whole)
+        };
+        Ok(Self {
+            source,
+            buffer: vec![0; BUFFER].into_boxed_slice(),
+            from: 0,
+            to: 0,
             at: 0,
             within: "the file",
             began: 0,
-        }
+        })
     }
 
     /// Says what begins at the next byte, for the error if the file ends within it.
@@ -68,6 +102,12 @@ impl<R: Read> Input<R> {
 
     /// The next `N` bytes.
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], CaptureError> {
+        // Nearly always they are all in the buffer.
+        if let Some(bytes) = self.buffer[self.from..self.to].first_chunk() {
+            let array = *bytes;
+            self.take(N);
+            return Ok(array);
+        }
         let (mut array, mut filled) = ([0; N], 0);
         self.pass(N as u64, |bytes| {
             array[filled..filled + bytes.len()].copy_from_slice(bytes);
@@ -104,16 +144,29 @@ impl<R: Read> Input<R> {
         Ok(())
     }
 
+    /// What the buffer holds, filled anew where that is nothing; nothing at the end.
     fn held(&mut self) -> Result<&[u8], CaptureError> {
-        loop {
-            match self.source.fill_buf() {
-                // Asked again below: the borrow checker takes a borrow that is returned from a loop for one of every turn.
-                Ok(_) => break,
+        while self.from == self.to {
+            let (read, packed) = match &mut self.source {
+                Source::Plain(source) => (source.read(&mut self.buffer), false),
+                Source::Gzip(source) => (source.read(&mut self.buffer), true),
+            };
+            match read {
+                Ok(0) => break,
+                Ok(len) => (self.from, self.to) = (0, len),
                 Err(error) if error.kind() == ErrorKind::Interrupted => (),
+                Err(error) if packed && is_of_gzip(&error) => {
+                    return Err(CaptureError::Gzip { at: self.at, error });
+                }
                 Err(error) => return Err(CaptureError::Io { at: self.at, error }),
             }
         }
-        Ok(self.source.buffer())
+        Ok(&self.buffer[self.from..self.to])
+    }
+
+    fn take(&mut self, len: usize) {
+        self.from += len;
+        self.at += len as u64;
     }
 
     fn pass(&mut self, mut len: u64, mut sink: impl FnMut(&[u8])) -> Result<(), CaptureError> {
@@ -128,10 +181,17 @@ impl<R: Read> Input<R> {
             }
             let now = held.len().min(usize::try_from(len).unwrap_or(usize::MAX));
             sink(&held[..now]);
-            self.source.consume(now);
-            self.at += now as u64;
+            self.take(now);
             len -= now as u64;
         }
         Ok(())
     }
+}
+
+/// Whether an error says that what is compressed is damaged or ends too early, not that reading failed.
+fn is_of_gzip(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::UnexpectedEof
+    )
 }

@@ -1,7 +1,7 @@
-//! Reading capture files: pcap and pcapng, one packet at a time, from anything that can be read.
+//! Reading capture files: pcap and pcapng, compressed with gzip or not, one packet at a time, from anything that can be read.
 //!
 //! The memory is bounded whatever a file claims: the longest packet ([`MAX_PACKET`]), the interfaces of one section
-//! ([`MAX_INTERFACES`]) and a buffer. What is no packet is passed over without being held. A file that ends too early gives
+//! ([`MAX_INTERFACES`]) and buffers of 64 kB. What is no packet is passed over without being held. A file that ends too early gives
 //! every packet before that, then an error that says where. What a frame means is not this module's business.
 //!
 //! No library, for those looked at hold whole blocks whatever their size, know no obsolete packet blocks, and say neither
@@ -29,6 +29,15 @@ pub const MAX_INTERFACES: usize = 4096;
 /// The link type of Ethernet.
 pub const ETHERNET: u16 = 1;
 
+/// Which way a packet went, at the host that captured it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// It arrived.
+    In,
+    /// It left.
+    Out,
+}
+
 /// One packet of a capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet<'a> {
@@ -36,6 +45,8 @@ pub struct Packet<'a> {
     pub time_ns: Option<u64>,
     /// What kind of link it was captured on ([`ETHERNET`]; others as tcpdump numbers them).
     pub link_type: u16,
+    /// Which way it went, where a pcapng file says so.
+    pub direction: Option<Direction>,
     /// Its length on the wire, in bytes.
     pub wire_len: u32,
     /// What was captured of it: all, or its beginning.
@@ -53,8 +64,18 @@ impl Packet<'_> {
 struct About {
     time_ns: Option<u64>,
     link_type: u16,
+    direction: Option<Direction>,
     wire_len: u32,
 }
+
+/// Compressions that are known and not read here: how their files begin, their names, and what unpacks them.
+const COMPRESSIONS: [(&[u8], &str, &str); 5] = [
+    (&[0x28, 0xb5, 0x2f, 0xfd], "zstd", "zstd -dc"),
+    (&[0xfd, b'7', b'z', b'X'], "xz", "xz -dc"),
+    (b"BZh", "bzip2", "bzip2 -dc"),
+    (&[0x04, 0x22, 0x4d, 0x18], "lz4", "lz4 -dc"),
+    (&input::GZIP, "gzip twice", "gunzip -c"),
+];
 
 /// A capture that is being read.
 #[derive(Debug)]
@@ -77,15 +98,21 @@ impl<R: Read> Reader<R> {
     /// # Errors
     /// Where it cannot be read, or does not begin as a pcap or pcapng file does.
     pub fn new(source: R) -> Result<Self, CaptureError> {
-        let mut input = Input::new(source);
+        let mut input = Input::new(source)?;
         input.begin("the file's header");
+        if input.has_ended()? {
+            return Err(CaptureError::Empty);
+        }
         let magic = input.array::<4>()?;
         let form = if magic == pcapng::SECTION {
             Form::Pcapng(pcapng::Section::read(&mut input)?)
         } else if let Some(file) = pcap::File::read(&mut input, magic)? {
             Form::Pcap(file)
-        } else if magic[..2] == [0x1f, 0x8b] {
-            return Err(CaptureError::Compressed);
+        } else if let Some((_, with, unpack)) = COMPRESSIONS
+            .iter()
+            .find(|(magic_of, ..)| magic.starts_with(magic_of))
+        {
+            return Err(CaptureError::Compressed { with, unpack });
         } else {
             return Err(CaptureError::NoCapture { found: magic });
         };
@@ -119,6 +146,7 @@ impl<R: Read> Reader<R> {
             Packet {
                 time_ns: about.time_ns,
                 link_type: about.link_type,
+                direction: about.direction,
                 wire_len: about.wire_len,
                 data: &self.data,
             }

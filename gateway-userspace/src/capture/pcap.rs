@@ -69,6 +69,7 @@ impl File {
         Ok(Some(About {
             time_ns: Some(time_ns),
             link_type: self.link_type,
+            direction: None,
             wire_len,
         }))
     }

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use super::{
-    About, CaptureError, MAX_INTERFACES,
+    About, CaptureError, Direction, MAX_INTERFACES,
     input::{Input, Order},
 };
 
@@ -19,6 +19,8 @@ const PACKET: u32 = 6;
 const END_OF_OPTIONS: u16 = 0;
 const TIME_RESOLUTION: u16 = 9;
 const TIME_OFFSET: u16 = 14;
+/// Of a packet: flags, whose two lowest bits say which way it went.
+const PACKET_FLAGS: u16 = 2;
 
 /// What every block has around its body: its type and twice its length.
 const AROUND: u32 = 12;
@@ -155,9 +157,11 @@ impl Section {
         block.input.check_len(len)?;
         let wire_len = block.u32()?;
         block.packet(len, data)?;
+        let direction = direction(len, block)?;
         Ok(About {
             time_ns: Some(time_ns),
             link_type: interface.link_type,
+            direction,
             wire_len,
         })
     }
@@ -178,6 +182,7 @@ impl Section {
         Ok(About {
             time_ns: None,
             link_type: interface.link_type,
+            direction: None,
             wire_len,
         })
     }
@@ -200,6 +205,27 @@ impl Interface {
         let since = scaled.checked_div(self.units).unwrap_or(0).cast_signed();
         u64::try_from(since + i128::from(self.offset) * SECOND).ok()
     }
+}
+
+/// Looks in the options behind a packet of `len` bytes for which way it went. Options that do not fit the block say nothing: they
+/// are not needed to judge the packet.
+fn direction<R: Read>(len: u32, block: &mut Block<'_, R>) -> Result<Option<Direction>, CaptureError> {
+    let padding = u64::from(len.next_multiple_of(4) - len);
+    block.skip(padding.min(block.left))?;
+    while block.left >= 4 {
+        match (block.u16()?, block.u16()?) {
+            (END_OF_OPTIONS, _) => break,
+            (PACKET_FLAGS, 4) if block.left >= 4 => {
+                return Ok(match block.u32()? & 3 {
+                    1 => Some(Direction::In),
+                    2 => Some(Direction::Out),
+                    _ => None,
+                });
+            }
+            (_, len) => block.skip(u64::from(len).next_multiple_of(4).min(block.left))?,
+        }
+    }
+    Ok(None)
 }
 
 /// Units in a second of a clock with this `if_tsresol`: a negative power of ten, or with the highest bit set, of two.

@@ -1,8 +1,9 @@
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 
+use flate2::{Compression, write::GzEncoder};
 use proptest::prelude::*;
 
-use super::{CaptureError, ETHERNET, MAX_INTERFACES, MAX_PACKET, Reader};
+use super::{CaptureError, Direction, ETHERNET, MAX_INTERFACES, MAX_PACKET, Reader};
 
 const SECTION: u32 = 0x0a0d_0d0a;
 /// Offsets in the files below, where every section header has 28 bytes.
@@ -341,13 +342,131 @@ fn what_is_no_capture_is_said() {
         error(b"GET / HTTP/1.1"),
         "is neither a pcap nor a pcapng file: it begins with [47, 45, 54, 20]"
     );
+    assert_eq!(error(&[]), "is empty");
     assert_eq!(
-        error(&[0x1f, 0x8b, 8, 0, 0]),
-        "is compressed: unpack it with gunzip first"
+        error(&[0xa1, 0xb2]),
+        "ends at byte 2, within the file's header that begins at byte 0; what is before that was read"
     );
+    for (head, with) in [
+        (
+            &b"\x28\xb5\x2f\xfdrest"[..],
+            "zstd: unpack it first, or through a pipe, as in `zstd -dc FILE |",
+        ),
+        (b"\xfd7zXZ\0rest", "xz: "),
+        (b"BZh9rest", "bzip2: "),
+    ] {
+        let said = error(head);
+        assert!(said.starts_with(&format!("is compressed with {with}")), "{said}");
+    }
+    let twice = gzipped(&gzipped(&LITTLE.pcap(0xa1b2_c3d4, &[])));
+    assert!(
+        error(&twice).starts_with("is compressed with gzip twice: "),
+        "{}",
+        error(&twice)
+    );
+}
+
+fn gzipped(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn gzip_is_unpacked_in_one_member_or_several() {
+    let file = LITTLE.pcap(0xa1b2_c3d4, &[(1, 2, 60, &[1, 2, 3]), (2, 3, 60, &[4; 40])]);
+    let expected = packets(&file);
+    assert_eq!(packets(&gzipped(&file)), expected);
+    let (slow, end) = read(Slow(&gzipped(&file), false));
+    end.unwrap();
+    assert_eq!(slow, expected);
+    for at in 0..file.len() {
+        let members = [gzipped(&file[..at]), gzipped(&[]), gzipped(&file[at..])].concat();
+        assert_eq!(packets(&members), expected, "{at}");
+    }
+}
+
+#[test]
+fn damage_to_gzip_is_said_and_what_is_before_was_read() {
+    let records: Vec<_> = (0..10_000u32)
+        .map(|at| (at, at % 97, 60, at.to_le_bytes()))
+        .collect();
+    let records: Vec<_> = records
+        .iter()
+        .map(|(a, b, c, data)| (*a, *b, *c, &data[..]))
+        .collect();
+    let whole = gzipped(&LITTLE.pcap(0xa1b2_c3d4, &records));
+    let (seen, end) = read(&whole[..whole.len() / 2]);
+    assert!(seen.len() > 1000 && seen.len() < 10_000, "{}", seen.len());
+    let said = end.unwrap_err().to_string();
+    assert!(said.starts_with("is damaged in its compression ("), "{said}");
+    assert!(
+        said.ends_with("unpacked bytes; what is before that was read"),
+        "{said}"
+    );
+    // The check sum stands in the last eight bytes.
+    let mut wrong = whole.clone();
+    let at = wrong.len() - 6;
+    wrong[at] ^= 1;
+    let (seen, end) = read(&wrong[..]);
+    assert_eq!(seen.len(), 10_000);
+    assert!(matches!(end, Err(CaptureError::Gzip { .. })), "{end:?}");
+    // What stands behind the last member is no gzip.
+    let (seen, end) = read(&[&whole[..], b"rubbish"].concat()[..]);
+    assert_eq!(seen.len(), 10_000);
+    assert!(end.is_err());
+}
+
+#[test]
+fn a_packets_way_is_read_from_its_flags() {
+    for writer in BOTH {
+        let packet = |options: &[(u16, &[u8])]| {
+            let mut body = writer.u32s(&[0, 0, 8, 2, 60]);
+            body.extend([1, 2, 0xee, 0xee]);
+            for (code, value) in options {
+                body.extend(writer.option(*code, value));
+            }
+            writer.block(6, body)
+        };
+        let flags = |flags: u32| writer.u32s(&[flags]);
+        let file = [
+            writer.section(),
+            writer.interface(ETHERNET, 0, &[]),
+            packet(&[(1, b"a comment"), (2, &flags(0x0000_0001))]),
+            packet(&[(2, &flags(0x0000_0106)), (0, b"")]),
+            packet(&[(2, &flags(0))]),
+            packet(&[(0, b""), (2, &flags(1))]),
+            packet(&[(2, b"")]),
+            // An option that is longer than its block.
+            packet(&[(1, &flags(0x0001_0002)), (2, &flags(2))]),
+            // The obsolete block has the same option.
+            writer.block(
+                2,
+                [writer.u32s(&[0, 0, 8, 0, 60]), writer.option(2, &flags(2))].concat(),
+            ),
+        ]
+        .concat();
+        let mut reader = Reader::new(&file[..]).unwrap();
+        let mut ways = Vec::new();
+        while let Some(packet) = reader.next().unwrap() {
+            ways.push(packet.direction);
+        }
+        let (arrived, left) = (Some(Direction::In), Some(Direction::Out));
+        assert_eq!(ways, [arrived, left, None, None, None, left, left]);
+    }
+    let mut body = LITTLE.u32s(&[0, 0, 8, 0, 60]);
+    body.extend(LITTLE.u16(2));
+    body.extend(LITTLE.u16(4));
+    let file = [
+        LITTLE.section(),
+        LITTLE.interface(ETHERNET, 0, &[]),
+        LITTLE.block(6, body),
+    ]
+    .concat();
     assert_eq!(
-        error(&[]),
-        "ends at byte 0, within the file's header that begins at byte 0; what is before that was read"
+        packets(&file).len(),
+        1,
+        "an option without its value is no damage"
     );
 }
 
@@ -461,6 +580,7 @@ proptest! {
         match end {
             Ok(()) => (),
             Err(CaptureError::Truncated { at: said, .. }) => prop_assert_eq!(said, at as u64),
+            Err(CaptureError::Empty) => prop_assert_eq!(at, 0),
             Err(other) => prop_assert!(false, "{}", other),
         }
     }

@@ -13,6 +13,7 @@ mod list;
 mod output;
 mod policy;
 mod prefixes;
+mod replay;
 mod run;
 mod sources;
 mod status;
@@ -96,6 +97,7 @@ enum Command {
     Flows(flows::Args),
     Top(top::Args),
     Explain(explain::Args),
+    Replay(replay::Args),
 }
 
 /// What every command needs to know.
@@ -173,6 +175,7 @@ fn dispatch(command: Command, context: &Context) -> Result<ExitCode, Failure> {
         Command::Flows(args) => flows::run(&args, context),
         Command::Top(args) => top::run(args, context),
         Command::Explain(args) => explain::run(&args, context),
+        Command::Replay(args) => replay::run(&args, context),
     }
 }
 

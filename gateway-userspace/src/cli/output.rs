@@ -75,6 +75,11 @@ impl Failure {
         }
     }
 
+    /// The sentence that says what is wrong.
+    pub(crate) fn message(&self) -> &str {
+        &self.body.message
+    }
+
     /// True when it is for want of a controller.
     pub(crate) fn is_no_controller(&self) -> bool {
         self.body.code == NO_CONTROLLER

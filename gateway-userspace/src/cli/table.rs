@@ -32,6 +32,23 @@ impl Table {
         self.rows.push(cells.into());
     }
 
+    /// The same table without a column if all its cells are `nothing`.
+    pub(crate) fn without(mut self, heading: &str, nothing: &str) -> Self {
+        let at = self.columns.iter().position(|(of, _)| *of == heading);
+        if let Some(at) = at
+            && self
+                .rows
+                .iter()
+                .all(|row| row.get(at).is_none_or(|cell| cell == nothing))
+        {
+            self.columns.remove(at);
+            for row in self.rows.iter_mut().filter(|row| row.len() > at) {
+                row.remove(at);
+            }
+        }
+        self
+    }
+
     /// True when it has no rows.
     pub(crate) fn is_empty(&self) -> bool {
         self.rows.is_empty()
@@ -187,6 +204,15 @@ a-longer-name          5
         assert_eq!(table.to_string(), "NAME  N\n");
         table.row(["größe".into(), "1".into()]);
         assert_eq!(table.to_string(), "NAME   N\ngröße  1\n");
+    }
+
+    #[test]
+    fn a_column_that_says_nothing_can_go() {
+        let mut table = Table::new(&[("NAME", Align::Left), ("A", Align::Right), ("B", Align::Right)]);
+        table.row(["x".into(), "0".into(), "1".into()]);
+        table.row(["y".into(), "0".into(), "0".into()]);
+        let table = table.without("A", "0").without("B", "0").without("C", "0");
+        assert_eq!(table.to_string(), "NAME  B\nx     1\ny     0\n");
     }
 
     #[test]

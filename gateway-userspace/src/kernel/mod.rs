@@ -408,7 +408,7 @@ fn clear(bpffs: &Path) -> Result<(), KernelError> {
 }
 
 /// How many lines a source table of so many slots has. Seven of a line's eight words are slots.
-fn lines_of(source: &Source) -> u32 {
+pub(crate) fn lines_of(source: &Source) -> u32 {
     source.max_tracked.div_ceil(WORDS as u32 - 1).max(1)
 }
 

@@ -16,19 +16,25 @@ use gateway_core::{
     classify::{Groups, Tables},
     frame::Slice,
     hash::{self, Key},
-    image::{AddressGroup, DestinationEntry, Generation, ListEntry, Notice, ProtectRule, Subject, flags},
+    image::{
+        AddressGroup, BUCKETS, DestinationEntry, Generation, ListEntry, Notice, ProtectRule, Subject, flags,
+    },
     judge::{self, Event, Judgement, Shared},
     limit,
     line::{Line, Versions, WORDS},
     packet::{Address, Network, Packet},
     parse::parse,
     proof,
+    verdict::Reason,
 };
 use ipnet::IpNet;
 
 use self::trie::Trie;
 use crate::{
-    compile::{CompileError, Image, compile, prefix, registry::Registry},
+    compile::{
+        CompileError, Image, compile, prefix,
+        registry::{Registry, SeriesRecord},
+    },
     kernel::{Lever, ListContents},
     policy::model::Policy,
 };
@@ -48,7 +54,7 @@ pub struct Twin {
     bans: BTreeMap<u32, Trie<u64>>,
     sockets: BTreeSet<Socket>,
     key: Key,
-    lines: Vec<[Cell<u64>; WORDS]>,
+    lines: Vec<Cells>,
     shared: Words,
     /// Lines of proofs, a word an entry.
     proofs: Words,
@@ -83,13 +89,11 @@ impl Twin {
             bans: BTreeMap::new(),
             sockets: BTreeSet::new(),
             key: Key::new(key),
-            lines: (0..lines.max(1))
-                .map(|_| std::array::from_fn(|_| Cell::new(0)))
-                .collect(),
-            shared: RefCell::default(),
-            proofs: RefCell::default(),
-            offers: RefCell::default(),
-            attempts: RefCell::default(),
+            lines: (0..lines.max(1)).map(|_| Cells::default()).collect(),
+            shared: Words::new(BUCKETS as usize),
+            proofs: Words::new(lines.max(1) as usize * WORDS),
+            offers: Words::new(proof::OFFERS as usize),
+            attempts: Words::new(proof::ATTEMPTS as usize),
             notices: RefCell::default(),
             open_at_ns: 0,
             events: std::array::from_fn(|_| Cell::new(0)),
@@ -140,9 +144,14 @@ impl Twin {
         Ok(())
     }
 
-    /// Tells of a connected socket of the host.
-    pub fn open_socket(&mut self, socket: Socket) {
-        self.sockets.insert(socket);
+    /// Tells of a connected socket of the host; whether it was not known.
+    pub fn open_socket(&mut self, socket: Socket) -> bool {
+        self.sockets.insert(socket)
+    }
+
+    /// Forgets a socket of the host.
+    pub fn close_socket(&mut self, socket: &Socket) {
+        self.sockets.remove(socket);
     }
 
     /// Sets from when on the node is judged as if it only watched, in nanoseconds; 0: never.
@@ -191,6 +200,30 @@ impl Twin {
         record.map_or_else(Default::default, |record| {
             (record.service.clone(), record.class.clone())
         })
+    }
+
+    /// The service and class of each subject, by number; both empty for a number that nobody has.
+    pub fn owners(&self) -> Vec<(String, String)> {
+        let series: HashMap<u32, &SeriesRecord> = self
+            .registry
+            .series()
+            .iter()
+            .map(|record| (record.number, record))
+            .collect();
+        // Every subject has a series for what bans drop.
+        let of = |subject: &Subject| series.get(&subject.series[Reason::Ban as usize]);
+        self.image
+            .subjects
+            .iter()
+            .map(|subject| {
+                of(subject).map_or_else(Default::default, |of| (of.service.clone(), of.class.clone()))
+            })
+            .collect()
+    }
+
+    /// The tables in force.
+    pub fn image(&self) -> &Image {
+        &self.image
     }
 
     /// How often an event was noted.
@@ -244,6 +277,11 @@ impl Versions for Twin {
     }
 }
 
+/// The cells of a line, in one cache line.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Cells([Cell<u64>; WORDS]);
+
 /// A line of the twin's source table.
 #[derive(Debug)]
 pub struct TwinLine<'a>(&'a [Cell<u64>; WORDS]);
@@ -262,8 +300,21 @@ impl Line for TwinLine<'_> {
     }
 }
 
-/// Words of a table most of which nobody uses, by number.
-type Words = RefCell<HashMap<u32, u64>>;
+/// A table of words. It takes no memory until one is written.
+#[derive(Debug)]
+struct Words {
+    size: usize,
+    words: RefCell<Vec<u64>>,
+}
+
+impl Words {
+    fn new(size: usize) -> Self {
+        Self {
+            size,
+            words: RefCell::default(),
+        }
+    }
+}
 
 /// A word of one of the twin's tables.
 #[derive(Debug)]
@@ -271,15 +322,17 @@ pub struct TwinWord<'a>(&'a Words, u32);
 
 impl Shared for TwinWord<'_> {
     fn get(&self) -> u64 {
-        self.0.borrow().get(&self.1).copied().unwrap_or(0)
+        self.0.words.borrow().get(self.1 as usize).copied().unwrap_or(0)
     }
 
     fn swap(&self, old: u64, new: u64) -> bool {
-        let same = self.get() == old;
-        if same {
-            self.0.borrow_mut().insert(self.1, new);
+        let mut words = self.0.words.borrow_mut();
+        if words.is_empty() {
+            // Zeros from the operating system: pages that nobody touches stay untouched.
+            *words = vec![0; self.0.size];
         }
-        same
+        let word = words.get_mut(self.1 as usize).filter(|word| **word == old);
+        word.map(|word| *word = new).is_some()
     }
 }
 
@@ -342,7 +395,7 @@ impl<'a> judge::Environment for &'a Twin {
     fn line(&self, hash: u64) -> Option<TwinLine<'a>> {
         self.lines
             .get(hash::line(hash, self.lines.len() as u32) as usize)
-            .map(TwinLine)
+            .map(|cells| TwinLine(&cells.0))
     }
 
     fn shared(&self, id: u32) -> Option<TwinWord<'a>> {
