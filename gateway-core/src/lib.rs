@@ -9,6 +9,7 @@
 
 pub mod bucket;
 pub mod classify;
+pub mod distinct;
 pub mod frame;
 pub mod hash;
 pub mod image;
