@@ -110,6 +110,11 @@ fn routes() -> Vec<Route> {
         route("get", "/v1/events", get(events)),
         route(
             "get",
+            "/v1/services",
+            get(async |State(at): Get| answer(at.services().await)),
+        ),
+        route(
+            "get",
             "/v1/openapi.json",
             get(async || ([(CONTENT_TYPE, "application/json")], OPENAPI)),
         ),

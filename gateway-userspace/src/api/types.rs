@@ -26,6 +26,7 @@
 //! | `DELETE /v1/levers` | | [`LeversCleared`] |
 //! | `POST /v1/detach` | [`DetachRequest`] | [`Detached`] |
 //! | `GET /v1/events` | | [`EventsAnswer`] |
+//! | `GET /v1/services` | | [`super::traffic::ServicesAnswer`] |
 //! | `GET /v1/openapi.json` | | the OpenAPI document |
 
 use std::collections::BTreeMap;

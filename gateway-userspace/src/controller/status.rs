@@ -267,8 +267,10 @@ impl Engine {
             }
         });
         let lists = lists.collect();
+        let counters = self.backend.counters()?;
         Ok(Observed {
-            counters: self.backend.counters()?,
+            profiles: self.profiled(&counters)?,
+            counters,
             attachments: self.backend.attachments()?,
             pending: u64::from(self.waiting.is_some()),
             levers: self.lever_statuses()?.len() as u64,

@@ -13,8 +13,9 @@ use std::net::IpAddr;
 pub use self::{
     question::{Cut, cut},
     sessions::{Session, own_session},
-    system::System,
+    system::{System, ssh},
 };
+pub(crate) use self::{sessions::rows, system::socket_inode};
 
 /// Somebody who must not be cut off.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -1,13 +1,22 @@
 //! `/metrics`: Prometheus' text format, from one reading of everything.
 //!
 //! Cardinality is bounded by the policy: interfaces × (services and classes) × verdict and reason, and only series that
-//! are not zero.
+//! are not zero; what a service's traffic looks like has series of its own for [`MOST`] services ([`Series`]).
+
+mod profile;
+mod proto;
+mod series;
 
 use prometheus::{
     Encoder as _, TextEncoder,
-    proto::{Counter as ProtoCounter, Gauge, LabelPair, Metric, MetricFamily, MetricType},
+    proto::{MetricFamily, MetricType},
 };
 
+use self::proto::{counter_of, family, gauge};
+pub use self::{
+    profile::Profiled,
+    series::{MOST, OTHER, Series},
+};
 use crate::kernel::{Attachment, Counter, Losses, SourceSlots, XdpMode};
 
 /// One list's gauges.
@@ -46,6 +55,8 @@ pub struct Observed {
     pub revision: u64,
     /// SHA-256 of the policy in force, in hexadecimal.
     pub sha256: String,
+    /// What the services' traffic looks like.
+    pub profiles: Vec<Profiled>,
 }
 
 /// The content type of [`render`]'s text.
@@ -66,6 +77,7 @@ fn families(observed: &Observed) -> Vec<MetricFamily> {
     let mut families = traffic(observed);
     families.extend(control(observed));
     families.extend(table(observed));
+    families.extend(profile::families(&observed.profiles));
     families
 }
 
@@ -197,44 +209,6 @@ fn mode(mode: XdpMode) -> &'static str {
     }
 }
 
-fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name(name.to_owned());
-    family.set_help(help.to_owned());
-    family.set_field_type(kind);
-    family.set_metric(metrics);
-    family
-}
-
-fn labelled(labels: &[(&str, &str)]) -> Metric {
-    let pairs = labels.iter().map(|(name, value)| {
-        let mut pair = LabelPair::default();
-        pair.set_name((*name).to_owned());
-        pair.set_value((*value).to_owned());
-        pair
-    });
-    let mut metric = Metric::default();
-    metric.set_label(pairs.collect());
-    metric
-}
-
-fn gauge(value: u64, labels: &[(&str, &str)]) -> Metric {
-    let mut metric = labelled(labels);
-    let mut gauge = Gauge::default();
-    gauge.set_value(value as f64);
-    metric.set_gauge(gauge);
-    metric
-}
-
-fn counter_of(value: u64, labels: &[(&str, &str)]) -> Metric {
-    let mut metric = labelled(labels);
-    let mut counter = ProtoCounter::default();
-    // Exact up to 2^53: at a hundred million packets a second, nearly three years.
-    counter.set_value(value as f64);
-    metric.set_counter(counter);
-    metric
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,6 +260,7 @@ mod tests {
             bans: 4,
             revision: 12,
             sha256: "ab".into(),
+            profiles: Vec::new(),
         };
         let text = render(&observed).unwrap();
         for line in [
