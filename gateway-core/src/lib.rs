@@ -9,7 +9,6 @@
 
 pub mod bucket;
 pub mod classify;
-pub mod distinct;
 pub mod frame;
 pub mod hash;
 pub mod image;

@@ -6,7 +6,10 @@
 
 use std::f64::consts::LN_2;
 
-use gateway_core::{distinct::MOST_RANK, profile::REGISTERS};
+use gateway_core::profile::REGISTERS;
+
+/// The highest rank: one more than the bits of a hash that do not choose the register.
+const MOST_RANK: u8 = (64 - REGISTERS.trailing_zeros() + 1) as u8;
 
 /// So many registers are kept one by one; beyond that all of them are.
 const SPARSE: usize = 512;
@@ -159,9 +162,27 @@ fn tau(mut x: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use gateway_core::distinct::register;
+    use std::cell::Cell;
+
+    use gateway_core::{judge::Shared, profile::see};
 
     use super::*;
+
+    /// Eight registers, as the packet path has them.
+    struct Word<'a>(&'a Cell<u64>);
+
+    impl Shared for Word<'_> {
+        fn get(&self) -> u64 {
+            self.0.get()
+        }
+
+        fn swap(&self, old: u64, new: u64) -> bool {
+            self.0.get() == old && {
+                self.0.set(new);
+                true
+            }
+        }
+    }
 
     /// A generator of uniform hashes (splitmix64), so that each trial is another and the test the same every time.
     fn hashes(seed: u64) -> impl Iterator<Item = u64> {
@@ -176,12 +197,11 @@ mod tests {
     }
 
     fn ranks_of(hashes: impl Iterator<Item = u64>) -> Vec<u8> {
-        let mut ranks = vec![0; REGISTERS];
+        let words = vec![Cell::new(0); REGISTERS / 8];
         for hash in hashes {
-            let (index, rank) = register(hash);
-            ranks[index] = ranks[index].max(rank);
+            see(hash, |at| Some(Word(&words[at])));
         }
-        ranks
+        words.iter().flat_map(|word| word.get().to_le_bytes()).collect()
     }
 
     #[test]

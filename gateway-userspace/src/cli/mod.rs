@@ -12,6 +12,7 @@ mod output;
 mod policy;
 mod prefixes;
 mod run;
+mod services;
 mod status;
 mod table;
 #[cfg(test)]
@@ -80,6 +81,7 @@ enum Command {
     Doctor(doctor::Args),
     Policy(policy::Args),
     Status(status::Args),
+    Services(services::Args),
     Ban(ban::BanArgs),
     Unban(ban::UnbanArgs),
     Bans(ban::BansArgs),
@@ -153,6 +155,7 @@ fn dispatch(command: Command, context: &Context) -> Result<ExitCode, Failure> {
         Command::Doctor(args) => doctor::run(args, context),
         Command::Policy(args) => policy::run(args, context),
         Command::Status(args) => status::run(&args, context),
+        Command::Services(args) => services::run(&args, context),
         Command::Ban(args) => ban::ban(&args, context),
         Command::Unban(args) => ban::unban(&args, context),
         Command::Bans(args) => ban::bans(&args, context),

@@ -34,10 +34,16 @@ pub(crate) fn run(_: &Args, context: &Context) -> Result<ExitCode, Failure> {
 
 /// The controller's user may not look into other users' processes; the one who asks perhaps may.
 pub(crate) fn name_programs(answer: &mut ServicesAnswer) {
-    if answer.ports.iter().all(|port| port.program.is_some() || port.listening.is_empty()) {
+    if answer
+        .ports
+        .iter()
+        .all(|port| port.program.is_some() || port.listening.is_empty())
+    {
         return;
     }
-    let Ok(sockets) = inventory::listening() else { return };
+    let Ok(sockets) = inventory::listening() else {
+        return;
+    };
     for port in answer.ports.iter_mut().filter(|port| port.program.is_none()) {
         let same = sockets.iter().find(|socket| {
             inventory::protocol_name(socket.protocol) == port.protocol
@@ -83,7 +89,11 @@ fn ports(ports: &[PortUse]) -> String {
             port.port.to_string(),
             port.protocol.clone(),
             port.service.clone().unwrap_or_else(|| "-".into()),
-            if listening.is_empty() { "-".into() } else { listening.join(", ") },
+            if listening.is_empty() {
+                "-".into()
+            } else {
+                listening.join(", ")
+            },
             port.program.clone().unwrap_or_else(|| "-".into()),
         ];
         if !asked {
@@ -100,7 +110,8 @@ fn ports(ports: &[PortUse]) -> String {
             rate(estimate.packets_per_second),
             bit_rate(estimate.bytes_per_second),
             rate(estimate.connections_per_second),
-            port.top_source.map_or_else(|| "-".into(), |source| source.to_string()),
+            port.top_source
+                .map_or_else(|| "-".into(), |source| source.to_string()),
         ]);
     }
     if table.is_empty() {
@@ -179,9 +190,21 @@ fn time(seconds: Option<f64>) -> String {
 /// What to look at: ports that nothing limits, and services that nobody serves here.
 fn remarks(answer: &ServicesAnswer) -> String {
     let mut text = String::new();
-    let reachable = |port: &&PortUse| port.listening.iter().any(|address| inventory::reachable(*address));
-    for port in answer.ports.iter().filter(reachable).filter(|port| port.service.is_none()) {
-        let program = port.program.as_ref().map_or_else(String::new, |program| format!(" ({program})"));
+    let reachable = |port: &&PortUse| {
+        port.listening
+            .iter()
+            .any(|address| inventory::reachable(*address))
+    };
+    for port in answer
+        .ports
+        .iter()
+        .filter(reachable)
+        .filter(|port| port.service.is_none())
+    {
+        let program = port
+            .program
+            .as_ref()
+            .map_or_else(String::new, |program| format!(" ({program})"));
         let _ = writeln!(
             text,
             "{} port {}{program} listens, and no service of the policy names it",
@@ -194,7 +217,11 @@ fn remarks(answer: &ServicesAnswer) -> String {
         .filter(reachable)
         .filter_map(|port| port.service.as_deref())
         .collect();
-    let named: BTreeSet<&str> = answer.ports.iter().filter_map(|port| port.service.as_deref()).collect();
+    let named: BTreeSet<&str> = answer
+        .ports
+        .iter()
+        .filter_map(|port| port.service.as_deref())
+        .collect();
     for service in named.difference(&served) {
         let _ = writeln!(text, "service {service}: no socket of this host listens for it");
     }

@@ -4,10 +4,15 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     net::IpAddr,
+    path::Path,
 };
 
 use super::{protocol_name, reachable, sockets::Listening};
-use crate::{api::traffic::ServicesAnswer, guard::Session, policy::model::Protocol};
+use crate::{
+    api::traffic::ServicesAnswer,
+    guard::Session,
+    policy::{bounds, model::Protocol, parse, sizing},
+};
 
 /// A limit is this many times what was seen: a draft must not cut off a good day.
 const HEADROOM: f64 = 20.0;
@@ -101,13 +106,32 @@ pub fn draft(draft: &Draft) -> String {
     text.push_str("version = 1\n");
     interfaces(&mut text, &draft.interfaces);
     text.push_str("mode = \"monitor\"\n");
-    protect(&mut text, draft);
+    let mut rules = String::new();
+    protect(&mut rules, draft);
     for group in groups.iter().take(MOST_SERVICES) {
-        service(&mut text, group, draft);
+        service(&mut rules, group, draft);
     }
-    ping(&mut text);
-    remarks(&mut text, draft, groups.get(MOST_SERVICES..).unwrap_or_default());
+    ping(&mut rules);
+    remarks(&mut rules, draft, groups.get(MOST_SERVICES..).unwrap_or_default());
+    source(&mut text, &rules);
+    text.push_str(&rules);
     text
+}
+
+/// Makes the table of sources as large as these rules need at worst, where the default is too small.
+fn source(text: &mut String, rules: &str) {
+    let Ok(parsed) = parse(&format!("version = 1\n{rules}"), Path::new("draft.toml")) else {
+        return;
+    };
+    let sizing = sizing::cells_in_debt(&parsed.policy);
+    if !sizing.is_enough() {
+        let slots = rounded(sizing.recommended as f64).min(*bounds::MAX_TRACKED.end());
+        let _ = write!(
+            text,
+            "\n# As many as these limits need on a link of 1 Gb/s full of the smallest packets.\n\
+             [source]\nmax_tracked = {slots}\n"
+        );
+    }
 }
 
 fn interfaces(text: &mut String, names: &[String]) {
@@ -127,7 +151,7 @@ fn quoted(text: &str) -> String {
 }
 
 fn protect(text: &mut String, draft: &Draft) {
-    let ports: Vec<String> = draft.ssh_ports.iter().map(u16::to_string).collect();
+    let ports: Vec<String> = ssh_ports(draft).iter().map(u16::to_string).collect();
     let ports = if ports.is_empty() {
         "22".to_owned()
     } else {
@@ -155,11 +179,22 @@ fn protect(text: &mut String, draft: &Draft) {
     );
 }
 
+/// The ports that an SSH server listens on for others; what it forwards for somebody stands on the loopback or is no listener.
+fn ssh_ports(draft: &Draft) -> BTreeSet<u16> {
+    let listening = draft
+        .sockets
+        .iter()
+        .filter(|socket| socket.protocol == Protocol::Tcp && reachable(socket.address));
+    let listening: BTreeSet<u16> = listening.map(|socket| socket.port).collect();
+    draft.ssh_ports.intersection(&listening).copied().collect()
+}
+
 /// The ports that can be reached, by service: by what they are known for, else by their program.
 fn groups(draft: &Draft) -> Vec<Group> {
+    let ssh = ssh_ports(draft);
     let mut named: BTreeMap<(String, Protocol), Group> = BTreeMap::new();
     for socket in draft.sockets.iter().filter(|socket| reachable(socket.address)) {
-        let name = if socket.protocol == Protocol::Tcp && draft.ssh_ports.contains(&socket.port) {
+        let name = if socket.protocol == Protocol::Tcp && ssh.contains(&socket.port) {
             "ssh".to_owned()
         } else {
             name_of(socket)
@@ -312,7 +347,7 @@ fn measured(group: &Group, answer: &ServicesAnswer) -> Option<Measured> {
 
 /// A round number that is not below: two digits and zeros.
 fn rounded(number: f64) -> u64 {
-    let number = number.clamp(1.0, 10_000_000.0).ceil() as u64;
+    let number = number.clamp(1.0, 50_000_000.0).ceil() as u64;
     let mut unit = 1;
     while number / unit >= 100 {
         unit *= 10;
@@ -432,15 +467,10 @@ fn remarks(text: &mut String, draft: &Draft, beyond: &[Group]) {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::{
         api::traffic::{Estimate, PortUse, ServiceUse},
-        policy::{
-            model::{Mode, Policy},
-            parse, sizing,
-        },
+        policy::model::{Mode, Policy},
     };
 
     fn socket(protocol: Protocol, address: &str, port: u16, program: Option<&str>) -> Listening {
@@ -472,7 +502,7 @@ mod tests {
                 socket(Tcp, "0.0.0.0", 7780, None),
             ],
             sessions: vec!["192.0.2.7 50122 192.0.2.1 2222".parse().unwrap()],
-            ssh_ports: BTreeSet::from([2222]),
+            ssh_ports: BTreeSet::from([2222, 5432, 40_000]),
             measured: None,
         }
     }

@@ -3,6 +3,7 @@
 
 mod draft;
 mod naming;
+mod routes;
 mod sockets;
 
 use std::{
@@ -14,6 +15,7 @@ use ipnet::IpNet;
 
 pub use self::{
     draft::{Draft, draft},
+    routes::default_interfaces,
     sockets::{Listening, Program, listening, programs},
 };
 use crate::{

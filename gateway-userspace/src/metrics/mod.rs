@@ -180,13 +180,14 @@ fn table(observed: &Observed) -> Vec<MetricFamily> {
         ),
         family(
             "weir_lost_total",
-            "What was lost: packets refused because every try at a bucket lost its race, packets not counted, notices of blocks that did not fit the ring, events above the rate.",
+            "What was lost: packets refused because every try at a bucket lost its race, packets not counted, notices of blocks and samples that did not fit their ring, events above the rate.",
             MetricType::COUNTER,
             vec![
                 counter_of(losses.lost_race, &[("what", "lost_race")]),
                 counter_of(losses.uncounted, &[("what", "uncounted")]),
                 counter_of(losses.notice, &[("what", "notice")]),
                 counter_of(observed.lost_events, &[("what", "event")]),
+                counter_of(losses.sample, &[("what", "sample")]),
             ],
         ),
     ]
@@ -279,6 +280,7 @@ mod tests {
             r#"weir_lost_total{what="uncounted"} 0"#,
             r#"weir_lost_total{what="notice"} 3"#,
             r#"weir_lost_total{what="event"} 4"#,
+            r#"weir_lost_total{what="sample"} 5"#,
             "# TYPE weir_packets_total counter",
             "# TYPE weir_bans gauge",
         ] {

@@ -1,7 +1,6 @@
 //! `weir policy init`: a first policy, drawn from what this host serves.
 
 use std::{
-    collections::BTreeSet,
     fs::OpenOptions,
     io::{self, Write as _},
     path::{Path, PathBuf},
@@ -9,7 +8,10 @@ use std::{
 
 use serde::Serialize;
 use weir::{
-    api::{traffic::ServicesAnswer, types::{SCHEMA, code}},
+    api::{
+        traffic::ServicesAnswer,
+        types::{SCHEMA, code},
+    },
     client::ClientError,
     guard,
     inventory::{self, Draft},
@@ -44,8 +46,12 @@ struct Answer {
 }
 
 pub(super) fn run(args: Args, context: &Context) -> Result<(), Failure> {
-    let sockets = inventory::listening()
-        .map_err(|error| Failure::new(code::INTERNAL, format!("cannot read this host's sockets: {error}")))?;
+    let sockets = inventory::listening().map_err(|error| {
+        Failure::new(
+            code::INTERNAL,
+            format!("cannot read this host's sockets: {error}"),
+        )
+    })?;
     let measured = measured(context)?;
     let (mut sessions, ssh_ports) = guard::ssh();
     sessions.extend(guard::own_session());
@@ -58,7 +64,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<(), Failure> {
         interfaces,
         sockets,
         sessions,
-        ssh_ports: listening_ports(ssh_ports),
+        ssh_ports,
         measured,
     };
     let answer = Answer {
@@ -96,13 +102,6 @@ fn measured(context: &Context) -> Result<Option<ServicesAnswer>, Failure> {
     }
 }
 
-/// The ports of an SSH server; not those that it forwards for somebody.
-fn listening_ports(ports: BTreeSet<u16>) -> BTreeSet<u16> {
-    // Forwarded ports are the user's choice and above these, except on purpose.
-    let low: BTreeSet<u16> = ports.iter().copied().filter(|port| *port < 6_000).collect();
-    if low.is_empty() { ports } else { low }
-}
-
 fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
     let file = OpenOptions::new().write(true).create_new(true).open(path);
     let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
@@ -131,11 +130,5 @@ mod tests {
         assert!(format!("{failure:?}").contains("never replaces"));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "one");
         assert!(write_new(&directory.path().join("no/where"), "x").is_err());
-    }
-
-    #[test]
-    fn ports_that_sshd_forwards_are_not_its_own() {
-        assert_eq!(listening_ports(BTreeSet::from([22, 6_010, 35_000])), BTreeSet::from([22]));
-        assert_eq!(listening_ports(BTreeSet::from([22_022])), BTreeSet::from([22_022]));
     }
 }
