@@ -13,10 +13,15 @@ use crate::{
         traffic::{ServiceUse, ServicesAnswer},
         types::SCHEMA,
     },
-    inventory::{self, Listening},
+    inventory::{self, Asked, Listening},
     kernel::{Counter, ServiceProfile},
     metrics::{OTHER, Profiled},
+    policy::model::Protocol,
 };
+
+/// Protocols that have ports, by their numbers.
+const TCP: u8 = 6;
+const UDP: u8 = 17;
 
 impl Engine {
     /// Looks at the profiles, if that is due: for rates, and for the different sources of whole minutes.
@@ -79,10 +84,22 @@ impl Engine {
         Ok(profiled)
     }
 
-    /// How much each port is asked for, by the samples. There are none yet: nobody keeps them.
-    #[allow(clippy::unused_self, reason = "the samples will be the engine's")]
-    fn ports_asked(&self, _now_ns: u64) -> Vec<inventory::Asked> {
-        Vec::new()
+    /// How much each port is asked for, by the samples.
+    fn ports_asked(&self) -> Vec<Asked> {
+        let rows = self.traffic.ports().into_iter().filter_map(|row| {
+            let protocol = match row.protocol {
+                TCP => Protocol::Tcp,
+                UDP => Protocol::Udp,
+                _ => return None,
+            };
+            Some(Asked {
+                protocol,
+                port: row.port,
+                estimate: row.estimate,
+                top_source: row.top_source,
+            })
+        });
+        rows.collect()
     }
 
     /// `GET /v1/services`.
@@ -110,7 +127,7 @@ impl Engine {
         Ok(ServicesAnswer {
             schema: SCHEMA,
             span_seconds: (span_ns as f64 / 1e8).round() / 10.0,
-            ports: inventory::ports(policy, sockets, &self.ports_asked(now)),
+            ports: inventory::ports(policy, sockets, &self.ports_asked()),
             services,
         })
     }

@@ -270,6 +270,7 @@ impl Engine {
         let counters = self.backend.counters()?;
         Ok(Observed {
             profiles: self.profiled(&counters)?,
+            samples: self.traffic.sizes().samples,
             counters,
             attachments: self.backend.attachments()?,
             pending: u64::from(self.waiting.is_some()),

@@ -55,6 +55,8 @@ pub struct Observed {
     pub revision: u64,
     /// SHA-256 of the policy in force, in hexadecimal.
     pub sha256: String,
+    /// Samples read.
+    pub samples: u64,
     /// What the services' traffic looks like.
     pub profiles: Vec<Profiled>,
 }
@@ -179,6 +181,18 @@ fn table(observed: &Observed) -> Vec<MetricFamily> {
             vec![counter_of(losses.overflow, &[])],
         ),
         family(
+            "weir_samples_total",
+            "Samples of packets that the controller has read.",
+            MetricType::COUNTER,
+            vec![counter_of(observed.samples, &[])],
+        ),
+        family(
+            "weir_samples_suppressed_total",
+            "Samples over the cap of [sampling] max_per_second, which were not taken.",
+            MetricType::COUNTER,
+            vec![counter_of(losses.sample_suppressed, &[])],
+        ),
+        family(
             "weir_lost_total",
             "What was lost: packets refused because every try at a bucket lost its race, packets not counted, notices of blocks and samples that did not fit their ring, events above the rate.",
             MetricType::COUNTER,
@@ -262,6 +276,7 @@ mod tests {
             revision: 12,
             sha256: "ab".into(),
             profiles: Vec::new(),
+            samples: 8,
         };
         let text = render(&observed).unwrap();
         for line in [
@@ -274,6 +289,8 @@ mod tests {
             r#"weir_source_slots{state="in_debt"} 5"#,
             r#"weir_source_slots{state="free"} 95"#,
             "weir_source_overflow_total 1",
+            "weir_samples_total 8",
+            "weir_samples_suppressed_total 6",
             "weir_bans 4",
             r#"weir_policy_info{revision="12",sha256="ab"} 1"#,
             r#"weir_lost_total{what="lost_race"} 2"#,
