@@ -6,12 +6,14 @@ pub mod capture;
 pub mod client;
 pub mod compile;
 pub mod controller;
+pub mod distinct;
 pub mod doctor;
 pub mod events;
 pub mod explain;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod guard;
+pub mod inventory;
 pub mod kernel;
 pub mod lists;
 pub mod metrics;

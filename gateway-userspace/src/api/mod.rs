@@ -116,6 +116,11 @@ fn routes() -> Vec<Route> {
         route("get", "/v1/explain", get(explain)),
         route(
             "get",
+            "/v1/services",
+            get(async |State(at): Get| answer(at.services().await)),
+        ),
+        route(
+            "get",
             "/v1/openapi.json",
             get(async || ([(CONTENT_TYPE, "application/json")], OPENAPI)),
         ),

@@ -15,6 +15,7 @@ mod policy;
 mod prefixes;
 mod replay;
 mod run;
+mod services;
 mod sources;
 mod status;
 mod table;
@@ -85,6 +86,7 @@ enum Command {
     Doctor(doctor::Args),
     Policy(policy::Args),
     Status(status::Args),
+    Services(services::Args),
     Ban(ban::BanArgs),
     Unban(ban::UnbanArgs),
     Bans(ban::BansArgs),
@@ -163,6 +165,7 @@ fn dispatch(command: Command, context: &Context) -> Result<ExitCode, Failure> {
         Command::Doctor(args) => doctor::run(args, context),
         Command::Policy(args) => policy::run(args, context),
         Command::Status(args) => status::run(&args, context),
+        Command::Services(args) => services::run(&args, context),
         Command::Ban(args) => ban::ban(&args, context),
         Command::Unban(args) => ban::unban(&args, context),
         Command::Bans(args) => ban::bans(&args, context),

@@ -20,6 +20,7 @@ use super::{
     policy_ops::Waiting,
     prepare::Prepared,
     rates::Rates,
+    seen::Seen,
     start::{Choice, Found},
 };
 use crate::{
@@ -70,6 +71,8 @@ pub struct Engine {
     pub(super) lists: ListBook,
     pub(super) lists_dirty: BTreeSet<String>,
     pub(super) rates: Rates,
+    /// What the services' traffic looked like lately.
+    pub(super) seen: Seen,
     pub(super) slots: Option<(u64, SourceSlots)>,
     /// True when list entries have ended that the kernel still holds.
     pub(super) lists_behind: bool,
@@ -160,6 +163,7 @@ impl Engine {
             neighbours: Box::<guard::System>::default(),
             faults: Vec::new(),
             rates: Rates::default(),
+            seen: Seen::default(),
             backend,
             clock,
             store,

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{Notify, watch};
@@ -13,9 +13,11 @@ use crate::{
         error::Failure,
         explain::{ExplainAnswer, ExplainQuery},
         peer::Peer,
+        traffic::ServicesAnswer,
         types::{PolicyApplied, PolicyApplyRequest, PolicyRollbackRequest, PolicyRolledBack, code},
     },
     events::Entry,
+    inventory::{self, Listening},
     policy::{PolicyErrors, bounds},
 };
 
@@ -25,6 +27,9 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
 /// How long the upkeep waits after a change before it looks at what is due, so that a thousand changes wake it once.
 const SETTLE: Duration = Duration::from_millis(250);
+
+/// For how long a look at the sockets is good: it reads every descriptor of the host.
+const SOCKETS_FOR: Duration = Duration::from_secs(2);
 
 /// A handle to the engine. Kernel work may take a while, so it runs off the event loop; one at a time.
 #[derive(Clone, Debug)]
@@ -38,6 +43,25 @@ struct Shared {
     /// Held from taking what is unsaved to its being on disk, so that an older state is never written over a newer one.
     saving: tokio::sync::Mutex<()>,
     changed: Notify,
+    /// The sockets that listened when somebody last asked.
+    sockets: Mutex<Option<(Instant, Arc<Vec<Listening>>)>>,
+}
+
+impl Shared {
+    fn sockets(&self) -> Result<Arc<Vec<Listening>>, Failure> {
+        // Held while it looks: many who ask at once are answered by one look.
+        let mut last = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, sockets)) = &*last
+            && at.elapsed() < SOCKETS_FOR
+        {
+            return Ok(Arc::clone(sockets));
+        }
+        let sockets = inventory::listening()
+            .map_err(|error| Failure::internal(format!("cannot read this host's sockets: {error}")))?;
+        let sockets = Arc::new(sockets);
+        *last = Some((Instant::now(), Arc::clone(&sockets)));
+        Ok(sockets)
+    }
 }
 
 impl Handle {
@@ -48,6 +72,7 @@ impl Handle {
                 engine: Mutex::new(engine),
                 saving: tokio::sync::Mutex::new(()),
                 changed: Notify::new(),
+                sockets: Mutex::new(None),
             }),
         }
     }
@@ -133,6 +158,13 @@ impl Handle {
         let prepared: Result<Prepared, PolicyErrors> = off_loop(move || Prepared::from_file(&path)).await?;
         let prepared = prepared?;
         self.change(move |engine| engine.reload(prepared)).await
+    }
+
+    /// What this host serves and is asked for. The sockets are read outside the engine.
+    pub async fn services(&self) -> Result<ServicesAnswer, Failure> {
+        let shared = Arc::clone(&self.shared);
+        let sockets = off_loop(move || shared.sockets()).await??;
+        self.call(move |engine| engine.show_services(&sockets)).await
     }
 
     /// Does what happens by itself, until `stop` changes.

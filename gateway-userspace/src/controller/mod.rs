@@ -32,6 +32,8 @@ mod prepare;
 mod rates;
 mod run;
 mod samples;
+mod seen;
+mod service_ops;
 mod settle;
 pub mod start;
 mod status;

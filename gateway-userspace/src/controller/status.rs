@@ -267,8 +267,11 @@ impl Engine {
             }
         });
         let lists = lists.collect();
+        let counters = self.backend.counters()?;
         Ok(Observed {
-            counters: self.backend.counters()?,
+            profiles: self.profiled(&counters)?,
+            samples: self.traffic.sizes().samples,
+            counters,
             attachments: self.backend.attachments()?,
             pending: u64::from(self.waiting.is_some()),
             levers: self.lever_statuses()?.len() as u64,

@@ -54,7 +54,8 @@ impl Engine {
         if now.ns >= self.rates.due_ns() {
             self.sample();
         }
-        let mut next = self.rates.due_ns();
+        self.look_at_services();
+        let mut next = self.rates.due_ns().min(self.seen.due_ns());
         if let Some(due) = self.events.due_ns() {
             next = next.min(due);
         }

@@ -14,8 +14,9 @@ pub(crate) use self::sessions::end as socket_address;
 pub use self::{
     question::{Cut, cut},
     sessions::{Session, own_session},
-    system::System,
+    system::{System, ssh},
 };
+pub(crate) use self::{sessions::rows, system::socket_inode};
 
 /// Somebody who must not be cut off.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

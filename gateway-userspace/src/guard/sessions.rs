@@ -11,7 +11,7 @@ use std::{
 /// How many ancestors are asked for their variables; a process has no more in practice.
 const ANCESTORS: usize = 64;
 /// An established connection in `/proc/net/tcp`.
-const ESTABLISHED: &str = "01";
+const ESTABLISHED: u8 = 1;
 
 /// One SSH connection. Its text form is that of `SSH_CONNECTION`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -107,16 +107,24 @@ fn of_environment(environment: &[u8]) -> Option<Session> {
     find("SSH_CONNECTION=").or_else(|| find("SSH_CLIENT="))
 }
 
-/// One line of `/proc/net/tcp` or `tcp6`.
+/// One line of `/proc/net/tcp`, `tcp6`, `udp` or `udp6`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Row {
-    pub(super) session: Session,
-    pub(super) established: bool,
-    pub(super) inode: u64,
+pub(crate) struct Row {
+    pub(crate) session: Session,
+    /// As the kernel numbers them: 1 established, 7 closed (a UDP socket without a peer), 10 listening.
+    pub(crate) state: u8,
+    pub(crate) inode: u64,
+}
+
+impl Row {
+    /// A connection that stands.
+    pub(crate) fn established(&self) -> bool {
+        self.state == ESTABLISHED
+    }
 }
 
 /// The rows of a table of sockets that `wanted` wants; lines that make no sense (the heading) are passed over.
-pub(super) fn rows(table: impl BufRead, mut wanted: impl FnMut(&Row) -> bool) -> Vec<Row> {
+pub(crate) fn rows(table: impl BufRead, mut wanted: impl FnMut(&Row) -> bool) -> Vec<Row> {
     let lines = table.lines().map_while(Result::ok);
     lines
         .filter_map(|line| row(&line))
@@ -128,11 +136,11 @@ fn row(line: &str) -> Option<Row> {
     let mut words = line.split_ascii_whitespace();
     let local = words.nth(1).and_then(end)?;
     let peer = words.next().and_then(end)?;
-    let established = words.next()? == ESTABLISHED;
+    let state = u8::from_str_radix(words.next()?, 16).ok()?;
     let inode = words.nth(5)?.parse().ok()?;
     Some(Row {
         session: Session { peer, local },
-        established,
+        state,
         inode,
     })
 }
@@ -226,7 +234,7 @@ mod tests {
    3: B80D0120000000000000000001000000:0016 B80D0120000000000000000002000000:0006 01 0:0 0:0 0 0 0 4714 1
    4: broken
 ";
-        let found = rows(table.as_bytes(), |row| row.established);
+        let found = rows(table.as_bytes(), Row::established);
         let texts: Vec<String> = found.iter().map(|row| row.session.to_string()).collect();
         assert_eq!(
             texts,

@@ -69,7 +69,7 @@ fn local_addresses() -> BTreeSet<IpAddr> {
 fn sessions() -> Vec<Session> {
     let ports = ssh_ports();
     let all = tables(|row| {
-        row.established && ports.contains(&row.session.local.port()) && !row.session.peer.ip().is_loopback()
+        row.established() && ports.contains(&row.session.local.port()) && !row.session.peer.ip().is_loopback()
     });
     all.into_iter().map(|row| row.session).collect()
 }
@@ -107,14 +107,22 @@ fn server_sockets(proc: &Path) -> BTreeSet<u64> {
             continue;
         }
         for descriptor in fs::read_dir(folder.join("fd")).into_iter().flatten().flatten() {
-            let target = fs::read_link(descriptor.path()).unwrap_or_default();
-            let inode = target
-                .to_str()
-                .and_then(|target| target.strip_prefix("socket:[")?.strip_suffix(']'));
-            inodes.extend(inode.and_then(|inode| inode.parse::<u64>().ok()));
+            inodes.extend(socket_inode(&descriptor.path()));
         }
     }
     inodes
+}
+
+/// The socket that a `/proc/PID/fd/N` is.
+pub(crate) fn socket_inode(descriptor: &Path) -> Option<u64> {
+    let target = fs::read_link(descriptor).ok()?;
+    let inode = target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+    inode.parse().ok()
+}
+
+/// The SSH sessions that stand with this host, and the ports that its SSH servers use.
+pub fn ssh() -> (Vec<Session>, BTreeSet<u16>) {
+    (sessions(), ssh_ports())
 }
 
 #[cfg(test)]

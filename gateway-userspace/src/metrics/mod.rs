@@ -1,13 +1,22 @@
 //! `/metrics`: Prometheus' text format, from one reading of everything.
 //!
 //! Cardinality is bounded by the policy: interfaces × (services and classes) × verdict and reason, and only series that
-//! are not zero.
+//! are not zero; what a service's traffic looks like has series of its own for [`MOST`] services ([`Series`]).
+
+mod profile;
+mod proto;
+mod series;
 
 use prometheus::{
     Encoder as _, TextEncoder,
-    proto::{Counter as ProtoCounter, Gauge, LabelPair, Metric, MetricFamily, MetricType},
+    proto::{MetricFamily, MetricType},
 };
 
+use self::proto::{counter_of, family, gauge};
+pub use self::{
+    profile::Profiled,
+    series::{MOST, OTHER, Series},
+};
 use crate::kernel::{Attachment, Counter, Losses, SourceSlots, XdpMode};
 
 /// One list's gauges.
@@ -46,6 +55,10 @@ pub struct Observed {
     pub revision: u64,
     /// SHA-256 of the policy in force, in hexadecimal.
     pub sha256: String,
+    /// Samples read.
+    pub samples: u64,
+    /// What the services' traffic looks like.
+    pub profiles: Vec<Profiled>,
 }
 
 /// The content type of [`render`]'s text.
@@ -66,6 +79,7 @@ fn families(observed: &Observed) -> Vec<MetricFamily> {
     let mut families = traffic(observed);
     families.extend(control(observed));
     families.extend(table(observed));
+    families.extend(profile::families(&observed.profiles));
     families
 }
 
@@ -167,14 +181,27 @@ fn table(observed: &Observed) -> Vec<MetricFamily> {
             vec![counter_of(losses.overflow, &[])],
         ),
         family(
+            "weir_samples_total",
+            "Samples of packets that the controller has read.",
+            MetricType::COUNTER,
+            vec![counter_of(observed.samples, &[])],
+        ),
+        family(
+            "weir_samples_suppressed_total",
+            "Samples over the cap of [sampling] max_per_second, which were not taken.",
+            MetricType::COUNTER,
+            vec![counter_of(losses.sample_suppressed, &[])],
+        ),
+        family(
             "weir_lost_total",
-            "What was lost: packets refused because every try at a bucket lost its race, packets not counted, notices of blocks that did not fit the ring, events above the rate.",
+            "What was lost: packets refused because every try at a bucket lost its race, packets not counted, notices of blocks and samples that did not fit their ring, events above the rate.",
             MetricType::COUNTER,
             vec![
                 counter_of(losses.lost_race, &[("what", "lost_race")]),
                 counter_of(losses.uncounted, &[("what", "uncounted")]),
                 counter_of(losses.notice, &[("what", "notice")]),
                 counter_of(observed.lost_events, &[("what", "event")]),
+                counter_of(losses.sample, &[("what", "sample")]),
             ],
         ),
     ]
@@ -195,44 +222,6 @@ fn mode(mode: XdpMode) -> &'static str {
         XdpMode::Native => "native",
         XdpMode::Generic => "generic",
     }
-}
-
-fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name(name.to_owned());
-    family.set_help(help.to_owned());
-    family.set_field_type(kind);
-    family.set_metric(metrics);
-    family
-}
-
-fn labelled(labels: &[(&str, &str)]) -> Metric {
-    let pairs = labels.iter().map(|(name, value)| {
-        let mut pair = LabelPair::default();
-        pair.set_name((*name).to_owned());
-        pair.set_value((*value).to_owned());
-        pair
-    });
-    let mut metric = Metric::default();
-    metric.set_label(pairs.collect());
-    metric
-}
-
-fn gauge(value: u64, labels: &[(&str, &str)]) -> Metric {
-    let mut metric = labelled(labels);
-    let mut gauge = Gauge::default();
-    gauge.set_value(value as f64);
-    metric.set_gauge(gauge);
-    metric
-}
-
-fn counter_of(value: u64, labels: &[(&str, &str)]) -> Metric {
-    let mut metric = labelled(labels);
-    let mut counter = ProtoCounter::default();
-    // Exact up to 2^53: at a hundred million packets a second, nearly three years.
-    counter.set_value(value as f64);
-    metric.set_counter(counter);
-    metric
 }
 
 #[cfg(test)]
@@ -286,6 +275,8 @@ mod tests {
             bans: 4,
             revision: 12,
             sha256: "ab".into(),
+            profiles: Vec::new(),
+            samples: 8,
         };
         let text = render(&observed).unwrap();
         for line in [
@@ -298,12 +289,15 @@ mod tests {
             r#"weir_source_slots{state="in_debt"} 5"#,
             r#"weir_source_slots{state="free"} 95"#,
             "weir_source_overflow_total 1",
+            "weir_samples_total 8",
+            "weir_samples_suppressed_total 6",
             "weir_bans 4",
             r#"weir_policy_info{revision="12",sha256="ab"} 1"#,
             r#"weir_lost_total{what="lost_race"} 2"#,
             r#"weir_lost_total{what="uncounted"} 0"#,
             r#"weir_lost_total{what="notice"} 3"#,
             r#"weir_lost_total{what="event"} 4"#,
+            r#"weir_lost_total{what="sample"} 5"#,
             "# TYPE weir_packets_total counter",
             "# TYPE weir_bans gauge",
         ] {

@@ -83,7 +83,7 @@ pub(crate) struct Tool {
 }
 
 /// The programs that the tests in the kernel use, this one and others.
-const TOOLS: [Tool; 9] = [
+const TOOLS: [Tool; 10] = [
     // For libFuzzer.
     Tool {
         program: "c++",
@@ -114,6 +114,13 @@ const TOOLS: [Tool; 9] = [
         scope: Scope::Everything,
         apt: "util-linux",
         dnf: "util-linux",
+    },
+    // Brings promtool, too.
+    Tool {
+        program: "prometheus",
+        scope: Scope::Everything,
+        apt: "prometheus",
+        dnf: "golang-github-prometheus",
     },
     Tool {
         program: "qemu-system-x86_64",

@@ -3,6 +3,7 @@
 mod check;
 mod diff;
 mod history;
+mod init;
 
 use std::{
     fmt::Write as _,
@@ -19,10 +20,11 @@ use weir::api::types::{
 use self::check::{Checked, summary_text, table_too_small};
 use super::{Context, args, output::Failure, table::counted};
 
-/// Check, compare, apply and show policies, and take them back
+/// Draw, check, compare, apply and show policies, and take them back
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
+  weir policy init > policy.toml      a first one, from what this host serves
   weir policy check policy.toml       without a controller, and without rights
   weir policy diff policy.toml        what it would change
   weir policy apply policy.toml --confirm-within 60s
@@ -36,6 +38,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Init(init::Args),
     /// Say whether a policy is valid, and what it amounts to
     ///
     /// Shows every error of the file at once, each with its line, column and key. Exits 2 if there is one.
@@ -87,6 +90,7 @@ pub(crate) enum Command {
 
 pub(crate) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     match args.command {
+        Command::Init(args) => init::run(args, context)?,
         Command::Check { file } => context.show(&check::check(&file)?.summary, summary_text)?,
         Command::Diff { file } => diff::run(&file, context)?,
         Command::Apply {
