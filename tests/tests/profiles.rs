@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use gateway_core::{
     profile::{REGISTERS, SIZES, TTL_STEP, time_at},
     sample::SNAP,
+    verdict::Reason,
 };
 use weir::kernel::{Sample, ServiceProfile};
 use weir_tests::{
@@ -178,7 +179,10 @@ fn different_sources_are_counted_in_intervals() -> Result<()> {
         );
         let registers = &distinct[0].registers;
         // Linear counting: of m registers, those that stay empty say how many sources there were.
-        let empty = registers.iter().filter(|register| **register == 0).count() as f64;
+        let empty: f64 = registers
+            .iter()
+            .map(|register| f64::from(u8::from(*register == 0)))
+            .sum();
         let m = REGISTERS as f64;
         let estimate = m * (m / empty).ln();
         ensure!((estimate - 1_000.0).abs() < 60.0, "round {round}: {estimate}");
@@ -303,7 +307,7 @@ fn a_sample_says_what_happened_to_its_packet() -> Result<()> {
     ensure!(
         samples
             .iter()
-            .any(|sample| sample.head.reason().map(|r| r.name()) == Some("source_packets"))
+            .any(|sample| sample.head.reason().map(Reason::name) == Some("source_packets"))
     );
     Ok(())
 }

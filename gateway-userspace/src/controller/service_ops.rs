@@ -72,8 +72,8 @@ impl Engine {
             .into_iter()
             .map(|(service, totals)| (service, totals.bytes))
             .collect();
-        let mut profiled = Profiled::of(&profiles, &self.seen.series, &bytes);
-        for one in &mut profiled {
+        let mut series = Profiled::of(&profiles, &self.seen.series, &bytes);
+        for one in &mut series {
             let (minute, ten_minutes) = (&self.seen.minute, &self.seen.ten_minutes);
             (one.minute, one.ten_minutes) = if one.service == OTHER {
                 (minute.others(), ten_minutes.others())
@@ -81,7 +81,7 @@ impl Engine {
                 (minute.of(&one.service), ten_minutes.of(&one.service))
             };
         }
-        Ok(profiled)
+        Ok(series)
     }
 
     /// How much each port is asked for, by the samples.

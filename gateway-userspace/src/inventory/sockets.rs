@@ -175,8 +175,8 @@ mod tests {
         fs::write(proc.path().join("7/comm"), "ngi\u{1b}[31mnx\n").unwrap();
         symlink("socket:[11]", fd.join("3")).unwrap();
         symlink("/dev/null", fd.join("4")).unwrap();
-        let held = programs(proc.path(), &BTreeSet::from([11, 14]));
-        assert_eq!(held, BTreeMap::from([(11, "ngi[31mnx".to_owned())]));
+        let found = programs(proc.path(), &BTreeSet::from([11, 14]));
+        assert_eq!(found, BTreeMap::from([(11, "ngi[31mnx".to_owned())]));
         assert!(read(&proc.path().join("nowhere"), 1..=2).is_err());
     }
 

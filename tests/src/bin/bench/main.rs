@@ -42,10 +42,10 @@ const PASSED: &str = r#"
 [service.per_source]
 packets = { rate = "100M", burst = "8M" }
 "#;
-const DROPPED: &str = r#"
+const DROPPED: &str = r"
 [service.per_source]
 packets = { rate = 1, burst = 1 }
-"#;
+";
 const FULL: &str = r#"
 [service.per_source]
 packets = { rate = "100M", burst = "8M" }
