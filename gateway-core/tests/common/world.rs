@@ -28,7 +28,12 @@ pub(crate) const SECOND: u64 = 1_000_000_000;
 /// So many lines that everybody shares one.
 pub(crate) const OVERFLOW_LINES: u32 = 1;
 
-const KEY: Key = Key::new([11, 22, 33, 44]);
+const KEY: Key = Key::new([
+    0x0123_4567_89ab_cdef,
+    0xfedc_ba98_7654_3210,
+    0x9ddf_ea08_eb38_2d69,
+    0xc2b2_ae3d_27d4_eb4f,
+]);
 /// A rate at which nothing refills while a test runs its packets.
 const SLOW: u64 = 1;
 /// The service's number; 0 is the default.
