@@ -12,7 +12,7 @@ const PANELS: usize = 8;
 
 const WIDTH: f64 = 960.0;
 const LEFT: f64 = 76.0;
-const RIGHT: f64 = 24.0;
+const RIGHT: f64 = 40.0;
 const TOP: f64 = 92.0;
 const PANEL: f64 = 150.0;
 /// Between two panels: the time axis of one and the name of the next.
@@ -24,7 +24,7 @@ const TICKS: u64 = 8;
 /// Verdicts from the bottom of the stack up: class of its area, and what the legend says.
 const STACK: [(&str, &str); 3] = [
     ("pass", "passed"),
-    ("would", "would have been dropped (monitor)"),
+    ("would", "would have been dropped"),
     ("drop", "dropped"),
 ];
 
