@@ -10,6 +10,7 @@ pub mod distinct;
 pub mod doctor;
 pub mod events;
 pub mod explain;
+pub mod export;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod guard;

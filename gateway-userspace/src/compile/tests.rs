@@ -40,6 +40,7 @@ fn policy(services: Vec<Service>) -> Policy {
             max_tracked: 1_024,
         },
         protect: Vec::new(),
+        sflow: None,
         sampling: crate::policy::model::Sampling {
             one_in: 0,
             max_per_second: 1,

@@ -31,6 +31,7 @@ use crate::{
     },
     bans::{BanBook, Protection, SavedBans},
     events::{Entry, EventLog, Kind},
+    export::Stand,
     guard::{self, Neighbours},
     kernel::{Attachment, ListContents, SourceSlots, XdpMode, XdpModeChoice},
     lists::{ListBook, Overlay},
@@ -87,6 +88,8 @@ pub struct Engine {
     pub(super) tracked: u32,
     pub(super) events: Arc<EventLog>,
     pub(super) traffic: Arc<Traffic>,
+    /// How the export of samples stands.
+    pub(super) export: Arc<Stand>,
     /// Where those are found who must not be cut off.
     pub(super) neighbours: Box<dyn Neighbours>,
     /// The faults that were told as events and have not ended, with the interface that each is about.
@@ -160,6 +163,7 @@ impl Engine {
         let mut engine = Self {
             events,
             traffic: Arc::default(),
+            export: Arc::default(),
             neighbours: Box::<guard::System>::default(),
             faults: Vec::new(),
             rates: Rates::default(),

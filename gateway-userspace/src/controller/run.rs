@@ -24,6 +24,7 @@ use crate::{
         web,
     },
     events::{Entry, Kind},
+    export::Exporter,
     kernel::{Attachment, Dataplane, KernelError, Opened, XdpMode, XdpModeChoice},
     notify,
     policy::PolicyErrors,
@@ -295,6 +296,9 @@ async fn serve(
     let web = tokio::spawn(serve_tcp(web, web::router(handle.clone()), stopping.clone()));
     let notices = tokio::spawn(super::notices::follow(handle.clone(), notices, stopping.clone()));
     let traffic = handle.call(|engine| Ok(engine.traffic())).await?;
+    let stand = handle.call(|engine| Ok(engine.export())).await?;
+    let export = Exporter::new(stand).run(handle.clone(), traffic.follow(), stopping.clone());
+    let export = tokio::spawn(export);
     let samples = tokio::spawn(super::samples::follow(
         handle.clone(),
         samples,
@@ -340,7 +344,7 @@ async fn serve(
     let _ = closed.await;
     // The receivers are gone only when their tasks have ended already.
     let _ = stop.send(true);
-    for task in [control, web, upkeep, heartbeat] {
+    for task in [control, web, upkeep, heartbeat, export] {
         let _ = task.await;
     }
     if let Ok(Err(error)) = samples.await {

@@ -118,6 +118,7 @@ impl Engine {
         }
         problems.extend(policy.difference.clone());
         problems.extend(self.backend.handshake_faults());
+        problems.extend(self.export.fault());
         if losses.uncounted > 0 {
             problems.push(format!(
                 "{} packets were judged and not counted; please report this fault",
@@ -271,6 +272,7 @@ impl Engine {
         Ok(Observed {
             profiles: self.profiled(&counters)?,
             samples: self.traffic.sizes().samples,
+            lost_exports: self.export.lost(),
             counters,
             attachments: self.backend.attachments()?,
             pending: u64::from(self.waiting.is_some()),

@@ -1,5 +1,8 @@
 //! What is asked of the traffic: the heaviest sources and flows.
 
+use std::{collections::BTreeMap, sync::Arc};
+
+use gateway_core::verdict::Verdict;
 use ipnet::IpNet;
 
 use super::engine::Engine;
@@ -10,7 +13,8 @@ use crate::{
         traffic::{FlowsAnswer, SourcesAnswer, TrafficQuery},
         types::SCHEMA,
     },
-    policy::model::Policy,
+    export::{Counters, Stand},
+    policy::model::{Policy, Sflow},
     traffic::{Cut, Query},
 };
 
@@ -95,6 +99,44 @@ impl Engine {
             0 => 0,
             least => self.traffic.one_in().unwrap_or(least),
         }
+    }
+
+    /// Where the policy in force wants samples exported to.
+    pub(crate) fn sflow(&self) -> Option<Sflow> {
+        self.in_force.prepared.policy.sflow.clone()
+    }
+
+    /// How the export of samples stands.
+    pub(super) fn export(&self) -> Arc<Stand> {
+        Arc::clone(&self.export)
+    }
+
+    /// What each interface received, by its index.
+    pub(crate) fn interface_counters(&self) -> Result<BTreeMap<u32, Counters>, Failure> {
+        let attached = self.backend.attachments()?;
+        let index = |name: &str| {
+            let attachment = attached.iter().find(|attachment| attachment.interface == name);
+            attachment
+                .map(|attachment| attachment.ifindex)
+                .filter(|index| *index != 0)
+        };
+        let mut found: BTreeMap<u32, Counters> = BTreeMap::new();
+        for counter in self.backend.counters()? {
+            let Some(ifindex) = index(&counter.interface) else {
+                continue;
+            };
+            let counters = found.entry(ifindex).or_insert(Counters {
+                ifindex,
+                ..Counters::default()
+            });
+            counters.bytes += counter.bytes;
+            if counter.verdict == Verdict::Drop.name() {
+                counters.dropped += counter.packets;
+            } else {
+                counters.passed += counter.packets;
+            }
+        }
+        Ok(found)
     }
 
     /// Tells the tables how the policy in force cuts sources.

@@ -55,6 +55,8 @@ pub struct Observed {
     pub revision: u64,
     /// SHA-256 of the policy in force, in hexadecimal.
     pub sha256: String,
+    /// Datagrams of samples that did not reach the collector.
+    pub lost_exports: u64,
     /// Samples read.
     pub samples: u64,
     /// What the services' traffic looks like.
@@ -194,7 +196,7 @@ fn table(observed: &Observed) -> Vec<MetricFamily> {
         ),
         family(
             "weir_lost_total",
-            "What was lost: packets refused because every try at a bucket lost its race, packets not counted, notices of blocks and samples that did not fit their ring, events above the rate.",
+            "What was lost: packets refused because every try at a bucket lost its race, packets not counted, notices of blocks and samples that did not fit their ring, events above the rate, sFlow datagrams that could not be sent.",
             MetricType::COUNTER,
             vec![
                 counter_of(losses.lost_race, &[("what", "lost_race")]),
@@ -202,6 +204,7 @@ fn table(observed: &Observed) -> Vec<MetricFamily> {
                 counter_of(losses.notice, &[("what", "notice")]),
                 counter_of(observed.lost_events, &[("what", "event")]),
                 counter_of(losses.sample, &[("what", "sample")]),
+                counter_of(observed.lost_exports, &[("what", "sflow")]),
             ],
         ),
     ]
@@ -277,6 +280,7 @@ mod tests {
             sha256: "ab".into(),
             profiles: Vec::new(),
             samples: 8,
+            lost_exports: 7,
         };
         let text = render(&observed).unwrap();
         for line in [

@@ -293,6 +293,22 @@ fn whole(policy: &Policy) -> Keys {
             opens.then(|| units::format_seconds(controller.after_seconds)),
         ),
         ("controller.socket_group", controller.socket_group.clone()),
+        ("sampling.one_in", Some(policy.sampling.one_in.to_string())),
+        (
+            "sampling.max_per_second",
+            Some(policy.sampling.max_per_second.to_string()),
+        ),
+        (
+            "export.sflow.collector",
+            policy.sflow.as_ref().map(|sflow| sflow.collector.to_string()),
+        ),
+        (
+            "export.sflow.agent",
+            policy
+                .sflow
+                .as_ref()
+                .and_then(|sflow| Some(sflow.agent?.to_string())),
+        ),
     ])
 }
 

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use toml::de::DeTable;
 
 use super::{
-    bounds, controller, cross,
+    bounds, controller, cross, export,
     list_section::{self, KnownLists},
     model::{DefaultAction, DefaultRule, Essential, Mode, Policy, Protect, Protocol, Replies, Scope, Source},
     ports,
@@ -16,7 +16,7 @@ use super::{
     walk::{Item, Section, Sink},
 };
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "version",
     "interfaces",
     "mode",
@@ -27,13 +27,10 @@ const KEYS: [&str; 11] = [
     "default",
     "controller",
     "sampling",
+    "export",
     "service",
 ];
-const LATER: [(&str, &str); 3] = [
-    ("export", "export of flows and samples"),
-    ("geo", "the country database"),
-    ("anomaly", "anomaly detection"),
-];
+const LATER: [(&str, &str); 2] = [("geo", "the country database"), ("anomaly", "anomaly detection")];
 
 const MODES: [(&str, Mode); 2] = [("enforce", Mode::Enforce), ("monitor", Mode::Monitor)];
 /// The names of protocols.
@@ -61,6 +58,7 @@ pub(super) fn read(table: &DeTable<'_>, sink: &mut Sink<'_>) -> Policy {
     let default = default_rule(&root, sink);
     let controller = controller::controller(&root, sink);
     let sampling = sampling::sampling(&root, sink);
+    let sflow = export::sflow(&root, sampling.one_in != 0, sink);
     let (services, origins) = services(&root, &source, &known, sink);
     cross::check(&scope, &services, &origins, sink);
     Policy {
@@ -73,6 +71,7 @@ pub(super) fn read(table: &DeTable<'_>, sink: &mut Sink<'_>) -> Policy {
         default,
         controller,
         sampling,
+        sflow,
         services: services.into_iter().flatten().collect(),
     }
 }

@@ -10,6 +10,7 @@ mod cross;
 pub mod diff;
 mod document;
 mod error;
+mod export;
 mod limits;
 mod list_section;
 pub mod lists;

@@ -1,6 +1,9 @@
 //! The live policy: what a valid policy file means, with every default filled in and every unit converted.
 
-use std::path::PathBuf;
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -37,6 +40,8 @@ pub struct Policy {
     pub controller: Controller,
     /// Samples of the traffic.
     pub sampling: Sampling,
+    /// Where samples are exported to.
+    pub sflow: Option<Sflow>,
     /// The services, in the order of the file.
     pub services: Vec<Service>,
 }
@@ -159,6 +164,15 @@ impl Default for Sampling {
             max_per_second: super::bounds::DEFAULT_MAX_PER_SECOND,
         }
     }
+}
+
+/// `[export.sflow]`.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Sflow {
+    /// Who collects the datagrams.
+    pub collector: SocketAddr,
+    /// The address that names this node; none: the one that the collector sees.
+    pub agent: Option<IpAddr>,
 }
 
 /// `[controller] on_loss`.

@@ -257,6 +257,7 @@ fn defaults() {
             },
             protect: Vec::new(),
             sampling: model::Sampling::default(),
+            sflow: None,
             lists: Vec::new(),
             default: DefaultRule {
                 action: DefaultAction::Pass,

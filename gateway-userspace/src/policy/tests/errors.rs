@@ -116,18 +116,13 @@ fn top_level() {
         "2:14: interfaces",
         "expected at most 16 interfaces, not 17",
     );
-    for section in ["export", "geo", "anomaly"] {
+    for section in ["geo", "anomaly"] {
         top(
             &format!("[{section}]\nx = 1"),
             &format!("2:2: {section}"),
             "is not in this version of weir yet",
         );
     }
-    top(
-        "[export.sflow]\ncollector = \"127.0.0.1:6343\"",
-        "2:2: export",
-        "is not in this version of weir yet",
-    );
 }
 
 #[test]
