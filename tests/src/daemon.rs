@@ -461,7 +461,7 @@ impl<'n> Daemon<'n> {
             ]
             | [
                 "policy",
-                "apply" | "show" | "diff" | "confirm" | "rollback" | "history",
+                "apply" | "init" | "show" | "diff" | "confirm" | "rollback" | "history",
                 ..,
             ] => (true, false),
             ["bypass" | "scale" | "lever" | "detach", ..] => (true, true),

@@ -246,7 +246,7 @@ fn serve(site: &Site) -> Result<()> {
 #[test]
 fn the_dashboard_and_the_rules_have_data_from_a_running_weir() -> Result<()> {
     let site = Site::new()?;
-    let _weir = site.weir(POLICY)?;
+    let weir = site.weir(POLICY)?;
     serve(&site)?;
     let prometheus = Prometheus::start(&site)?;
     let deadline = Instant::now() + patience(Duration::from_secs(60));
@@ -271,8 +271,7 @@ fn the_dashboard_and_the_rules_have_data_from_a_running_weir() -> Result<()> {
             Instant::now() < deadline,
             "these have no data:\n{}\n{}",
             empty.join("\n"),
-            _weir
-                .metrics()
+            weir.metrics()
                 .map(|metrics| metrics.names().collect::<std::collections::BTreeSet<_>>().len())?
         );
     }

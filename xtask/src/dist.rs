@@ -17,11 +17,13 @@ use crate::{
 /// Where the unit file says that the program is.
 const UNIT_PROGRAM: &str = "/usr/local/bin/weir";
 /// Files of the archive besides the program: where they are in the workspace.
-const ACCOMPANYING: [&str; 6] = [
+const ACCOMPANYING: [&str; 8] = [
     "packaging/weir.service",
     "packaging/weir.sysusers",
     "packaging/policy.example.toml",
     "packaging/README.md",
+    "packaging/grafana/weir.json",
+    "packaging/prometheus/weir.rules.yml",
     "LICENSE-MIT",
     "LICENSE-APACHE",
 ];
@@ -114,6 +116,16 @@ pub(crate) fn install(prefix: &Path, destdir: Option<&Path>) -> Result<()> {
         Item {
             to: under(destdir, &prefix.join("lib/sysusers.d/weir.conf")),
             content: read(&root().join("packaging/weir.sysusers"))?,
+            mode: 0o644,
+        },
+        Item {
+            to: under(destdir, &prefix.join("share/weir/grafana/weir.json")),
+            content: read(&root().join("packaging/grafana/weir.json"))?,
+            mode: 0o644,
+        },
+        Item {
+            to: under(destdir, &prefix.join("share/weir/prometheus/weir.rules.yml")),
+            content: read(&root().join("packaging/prometheus/weir.rules.yml"))?,
             mode: 0o644,
         },
     ];
