@@ -476,7 +476,7 @@ fn looked_at(service: &Service) -> u32 {
     } else {
         0
     };
-    let time = if service.time && speaks_tcp(service) {
+    let time = if service.time && service.profile && speaks_tcp(service) {
         subject_flags::TIME
     } else {
         0

@@ -27,7 +27,15 @@ const COUNTERS: u32 = 20;
 pub struct Stand {
     lost: AtomicU64,
     sent: AtomicU64,
-    fault: Mutex<Option<String>>,
+    fault: Mutex<Option<Fault>>,
+}
+
+/// That the collector cannot be reached.
+#[derive(Debug)]
+struct Fault {
+    text: String,
+    /// When a datagram failed last.
+    at: Instant,
 }
 
 impl Stand {
@@ -43,17 +51,19 @@ impl Stand {
 
     /// Why the last datagram could not be sent, if it could not.
     pub fn fault(&self) -> Option<String> {
-        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        fault.as_ref().map(|fault| fault.text.clone())
     }
 
-    /// Takes the outcome of a datagram in; tells of the first failure and of the first success after one, and nothing of those
-    /// between.
+    /// Takes the outcome of a datagram in; tells of the first failure and of its end, and nothing of those between. A datagram
+    /// that nobody hears comes back as the failure of the next one, so one success proves nothing.
     fn note(&self, collector: SocketAddr, result: io::Result<()>) {
         let mut fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
             Ok(()) => {
                 self.sent.fetch_add(1, Ordering::Relaxed);
-                if fault.take().is_some() {
+                if fault.as_ref().is_some_and(|fault| fault.at.elapsed() >= PROVEN) {
+                    *fault = None;
                     tracing::info!(%collector, "the sFlow collector takes datagrams again");
                 }
             }
@@ -62,9 +72,10 @@ impl Stand {
                 if fault.is_none() {
                     tracing::warn!(%collector, %error, "the sFlow collector cannot be reached; samples for it are lost and counted");
                 }
-                *fault = Some(format!(
-                    "the sFlow collector {collector} cannot be reached: {error}"
-                ));
+                *fault = Some(Fault {
+                    text: format!("the sFlow collector {collector} cannot be reached: {error}"),
+                    at: Instant::now(),
+                });
             }
         }
     }
@@ -73,6 +84,9 @@ impl Stand {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
+
+/// A collector is there again when nothing has failed for so long.
+const PROVEN: Duration = Duration::from_secs(5);
 
 /// An open way to a collector.
 #[derive(Debug)]

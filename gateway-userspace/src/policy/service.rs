@@ -99,7 +99,16 @@ pub(super) fn service(
         .and_then(|item| share(&item, sink))
         .unwrap_or(1_000_000);
     let profile = section.get("profile").and_then(|item| item.boolean(sink));
-    let time = section.get("time").and_then(|item| item.boolean(sink));
+    let time = section.get("time").and_then(|item| {
+        let time = item.boolean(sink)?;
+        if time && profile == Some(false) {
+            sink.warn(
+                &item,
+                "has no effect with profile = false: times belong to the profile",
+            );
+        }
+        Some(time)
+    });
     let per_source = section
         .section("per_source", sink)
         .map(|section| per_source(&section, sink));

@@ -122,6 +122,20 @@ const TOOLS: [Tool; 10] = [
         apt: "prometheus",
         dnf: "golang-github-prometheus",
     },
+    // Reads what Weir exports, independently of it.
+    Tool {
+        program: "tshark",
+        scope: Scope::Everything,
+        apt: "tshark",
+        dnf: "wireshark-cli",
+    },
+    // A collector of sFlow.
+    Tool {
+        program: "fastnetmon",
+        scope: Scope::Everything,
+        apt: "fastnetmon",
+        dnf: "fastnetmon",
+    },
     Tool {
         program: "qemu-system-x86_64",
         scope: Scope::OtherKernels,

@@ -110,7 +110,7 @@ fn a_bare_debian_gets_its_own_compiler() {
         commands(&plan),
         [
             "DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends g++ iproute2 ethtool tcpdump \
-             util-linux prometheus rustc-web cargo-web libstd-rust-web-dev-bpf llvm-22-dev",
+             util-linux prometheus tshark fastnetmon rustc-web cargo-web libstd-rust-web-dev-bpf llvm-22-dev",
             "mount -t bpf bpf /sys/fs/bpf",
             "rustup toolchain link weir-bpf /usr",
             "LLVM_PREFIX=/usr/lib/llvm-22 cargo install bpf-linker --version 0.13.0 --locked --no-default-features \
@@ -348,7 +348,9 @@ fn fedora_gets_its_tools_by_their_names_there() {
     };
     assert_eq!(
         commands(&plan(&facts, &nothing_offered())),
-        ["dnf install -y gcc-c++ iproute ethtool tcpdump util-linux golang-github-prometheus"]
+        [
+            "dnf install -y gcc-c++ iproute ethtool tcpdump util-linux golang-github-prometheus wireshark-cli fastnetmon"
+        ]
     );
 }
 
