@@ -11,6 +11,7 @@ pub(crate) mod peer;
 pub mod prefix;
 mod revisions;
 mod rights;
+pub mod samples;
 pub(crate) mod server;
 pub mod traffic;
 pub mod types;
@@ -113,6 +114,7 @@ fn routes() -> Vec<Route> {
         route("get", "/v1/events", get(events)),
         route("get", "/v1/sources", get(look::sources)),
         route("get", "/v1/flows", get(look::flows)),
+        route("get", "/v1/samples", get(samples::samples)),
         route("get", "/v1/explain", get(explain)),
         route(
             "get",
@@ -276,7 +278,7 @@ async fn explain(State(at): Get, query: Result<Query<ExplainQuery>, QueryRejecti
 
 /// The most events in one answer.
 const EVENTS: usize = 1000;
-/// The longest wait for an event, in seconds.
+/// The longest wait for an event or a sample, in seconds.
 const LONGEST_WAIT: u64 = 20;
 
 async fn events(State(at): Get, query: Result<Query<EventsQuery>, QueryRejection>) -> Response {

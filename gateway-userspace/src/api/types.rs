@@ -29,6 +29,7 @@
 //! | `GET /v1/sources` | | [`super::traffic::SourcesAnswer`] |
 //! | `GET /v1/flows` | | [`super::traffic::FlowsAnswer`] |
 //! | `GET /v1/explain` | | [`super::explain::ExplainAnswer`] |
+//! | `GET /v1/samples` | | [`super::samples::SamplesAnswer`] |
 //! | `GET /v1/services` | | [`super::traffic::ServicesAnswer`] |
 //! | `GET /v1/openapi.json` | | the OpenAPI document |
 

@@ -1,4 +1,4 @@
-//! Reading capture files: pcap and pcapng, compressed with gzip or not, one packet at a time, from anything that can be read.
+//! Capture files, read and written. Reading: pcap and pcapng, compressed with gzip or not, one packet at a time, from anything that can be read.
 //!
 //! The memory is bounded whatever a file claims: the longest packet ([`MAX_PACKET`]), the interfaces of one section
 //! ([`MAX_INTERFACES`]) and buffers of 64 kB. What is no packet is passed over without being held. A file that ends too early gives
@@ -13,11 +13,13 @@ mod pcap;
 mod pcapng;
 #[cfg(test)]
 mod tests;
+mod write;
 
 use std::io::Read;
 
 pub use self::error::CaptureError;
 use self::input::Input;
+pub use self::write::{Recorded, Writer};
 
 /// The longest packet that is believed, in bytes: as long as the longest that tcpdump takes. A longer one means that the
 /// file is damaged.

@@ -9,18 +9,18 @@ use super::{
 
 /// The type of a section header: the same in both byte orders.
 pub(super) const SECTION: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
-const BYTE_ORDER: u32 = 0x1a2b_3c4d;
+pub(super) const BYTE_ORDER: u32 = 0x1a2b_3c4d;
 
-const INTERFACE: u32 = 1;
+pub(super) const INTERFACE: u32 = 1;
 const OBSOLETE_PACKET: u32 = 2;
 const SIMPLE_PACKET: u32 = 3;
-const PACKET: u32 = 6;
+pub(super) const PACKET: u32 = 6;
 
 const END_OF_OPTIONS: u16 = 0;
-const TIME_RESOLUTION: u16 = 9;
+pub(super) const TIME_RESOLUTION: u16 = 9;
 const TIME_OFFSET: u16 = 14;
 /// Of a packet: flags, whose two lowest bits say which way it went.
-const PACKET_FLAGS: u16 = 2;
+pub(super) const PACKET_FLAGS: u16 = 2;
 
 /// What every block has around its body: its type and twice its length.
 const AROUND: u32 = 12;

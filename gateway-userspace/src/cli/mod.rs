@@ -13,6 +13,7 @@ mod list;
 mod output;
 mod policy;
 mod prefixes;
+mod record;
 mod replay;
 mod run;
 mod services;
@@ -100,6 +101,7 @@ enum Command {
     Top(top::Args),
     Explain(explain::Args),
     Replay(replay::Args),
+    Record(record::Args),
 }
 
 /// What every command needs to know.
@@ -179,6 +181,7 @@ fn dispatch(command: Command, context: &Context) -> Result<ExitCode, Failure> {
         Command::Top(args) => top::run(args, context),
         Command::Explain(args) => explain::run(&args, context),
         Command::Replay(args) => replay::run(&args, context),
+        Command::Record(args) => record::run(&args, context),
     }
 }
 

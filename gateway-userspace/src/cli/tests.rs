@@ -55,6 +55,8 @@ fn every_command_of_the_design_is_there() {
         "bypass --service web --for 10m --all",
         "scale web 50% --for 15m",
         "lever show",
+        "record --dropped --reason ban --reason list --service web --source 192.0.2.0/24 --interface eth0 --count 9 --for 30s --max-size 1MB --force f",
+        "record -",
         "lever clear",
     ] {
         command(line);

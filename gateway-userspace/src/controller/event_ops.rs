@@ -32,10 +32,11 @@ impl Engine {
         self.backend.notices()
     }
 
-    /// Says that the controller is stopping and lets followers go.
+    /// Says that the controller is stopping and lets followers of events and of samples go.
     pub fn close_events(&self) {
         let last = Entry::new(Kind::Stopped, "the controller is stopping");
         self.events.close(self.clock.now(), last);
+        self.traffic.recent().close();
     }
 
     /// Tells what the packet path announced.

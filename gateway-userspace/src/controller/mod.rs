@@ -31,6 +31,7 @@ pub mod policy_ops;
 mod prepare;
 mod rates;
 mod run;
+mod sample_ops;
 mod samples;
 mod seen;
 mod service_ops;

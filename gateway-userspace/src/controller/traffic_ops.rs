@@ -94,7 +94,7 @@ impl Engine {
     }
 
     /// One packet in so many is sampled now; 0: none, the policy says.
-    fn one_in(&self) -> u32 {
+    pub(super) fn one_in(&self) -> u32 {
         match self.in_force.prepared.policy.sampling.one_in {
             0 => 0,
             least => self.traffic.one_in().unwrap_or(least),

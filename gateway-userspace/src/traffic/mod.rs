@@ -4,6 +4,7 @@
 
 mod batch;
 mod query;
+mod recent;
 mod table;
 mod tables;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use tokio::sync::broadcast;
 pub use self::{
     batch::{Batch, Named, Names},
     query::{By, PortRow, Query},
+    recent::{Page, Recent, Selection},
     tables::{Cut, Tables},
     weights::SPAN_SECONDS,
 };
@@ -33,6 +35,7 @@ const BEHIND: usize = 64;
 pub struct Traffic {
     followers: broadcast::Sender<Arc<Batch>>,
     tables: Mutex<Tables>,
+    recent: Recent,
     began: Instant,
 }
 
@@ -56,6 +59,7 @@ impl Default for Traffic {
         Self {
             followers: broadcast::Sender::new(BEHIND),
             tables: Mutex::default(),
+            recent: Recent::default(),
             began: Instant::now(),
         }
     }
@@ -71,8 +75,15 @@ impl Traffic {
     pub fn take_in(&self, batch: Batch) {
         let now = self.now();
         self.tables().add(&batch, now);
+        let batch = Arc::new(batch);
+        self.recent.take_in(&batch);
         // Nobody may be listening.
-        let _ = self.followers.send(Arc::new(batch));
+        let _ = self.followers.send(batch);
+    }
+
+    /// The last samples themselves.
+    pub fn recent(&self) -> &Recent {
+        &self.recent
     }
 
     /// From now on sources are cut so.

@@ -136,3 +136,101 @@ fn a_million_sources_take_no_more_room_and_hide_no_heavy_one() {
     let all = tables.all(None, 19.9).packets_per_second;
     assert!((all / 520_000.0 - 1.0).abs() < 0.1, "{all}");
 }
+
+mod recent {
+    use std::time::Duration;
+
+    use tokio::time::{self, Instant};
+
+    use super::*;
+
+    fn batch(reasons: &[Reason]) -> Batch {
+        let samples = reasons
+            .iter()
+            .map(|reason| named(0xc000_0201, 0x10, 100, *reason));
+        Batch {
+            samples: samples.collect(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn samples_are_kept_in_order_for_who_asks_and_nobody_else() {
+        let traffic = Traffic::default();
+        let all = Selection::default();
+        traffic.take_in(batch(&[Reason::Pass; 3]));
+        let recent = traffic.recent();
+        assert_eq!(recent.newest(), 3);
+        assert_eq!(recent.after(0, 10, &all).missed, 3, "nobody had asked");
+        traffic.take_in(batch(&[Reason::Pass, Reason::SourcePackets, Reason::Ban]));
+        let page = recent.after(3, 2, &all);
+        assert_eq!((page.samples.len(), page.next, page.missed), (2, 5, 0));
+        let page = recent.after(page.next, 2, &all);
+        assert_eq!((page.samples[0].reason, page.next), (Reason::Ban, 6));
+        assert_eq!(recent.after(99, 2, &all).next, 6, "another controller's number");
+        time::advance(Duration::from_secs(61)).await;
+        traffic.take_in(batch(&[Reason::Pass]));
+        assert_eq!(recent.after(6, 10, &all).missed, 1, "nobody asked any more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_too_slow_is_told_how_many_are_gone() {
+        let traffic = Traffic::default();
+        let recent = traffic.recent();
+        recent.newest();
+        for _ in 0..20 {
+            traffic.take_in(batch(&[Reason::Pass; 1_000]));
+        }
+        let page = recent.after(0, 100_000, &Selection::default());
+        assert_eq!(
+            (page.missed, page.samples.len(), page.next),
+            (4_000, 16_000, 20_000)
+        );
+    }
+
+    #[test]
+    fn a_selection_takes_what_agrees_with_all_of_it() {
+        let dropped = named(0xc000_0201, 0x10, 100, Reason::SourcePackets);
+        let passed = named(0xc000_0201, 0x10, 100, Reason::Pass);
+        let chosen = |change: fn(&mut Selection)| {
+            let mut selection = Selection::default();
+            change(&mut selection);
+            (selection.takes(&dropped), selection.takes(&passed))
+        };
+        assert_eq!(chosen(|_| {}), (true, true));
+        assert_eq!(chosen(|all| all.dropped = true), (true, false));
+        assert_eq!(chosen(|all| all.reasons = vec![Reason::Pass]), (false, true));
+        assert_eq!(chosen(|all| all.service = Some("shop".into())), (true, true));
+        assert_eq!(chosen(|all| all.service = Some("other".into())), (false, false));
+        assert_eq!(chosen(|all| all.interface = Some("eth1".into())), (false, false));
+        assert_eq!(
+            chosen(|all| all.source = "192.0.2.0/24".parse().ok()),
+            (true, true)
+        );
+        assert_eq!(
+            chosen(|all| all.source = "192.0.2.2/32".parse().ok()),
+            (false, false)
+        );
+        assert_eq!(
+            chosen(|all| all.source = "2001:db8::/32".parse().ok()),
+            (false, false)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_ends_with_a_sample_the_time_or_the_end() {
+        let traffic = Traffic::default();
+        let recent = traffic.recent();
+        let begin = Instant::now();
+        recent.wait(0, begin + Duration::from_secs(5)).await;
+        assert_eq!(begin.elapsed(), Duration::from_secs(5));
+        traffic.take_in(batch(&[Reason::Pass]));
+        recent.wait(0, Instant::now() + Duration::from_secs(5)).await;
+        recent.close();
+        recent.wait(1, Instant::now() + Duration::from_secs(5)).await;
+        assert_eq!(begin.elapsed(), Duration::from_secs(5));
+        assert!(recent.is_closed());
+        let places: Vec<_> = (0..8).map(|_| recent.place().unwrap()).collect();
+        assert!(recent.place().is_none());
+        drop(places);
+    }
+}
