@@ -1,6 +1,7 @@
 //! What is in `packaging/` for Prometheus and Grafana, against a real Prometheus that scrapes a running Weir.
 
 use std::{
+    fmt::Write as _,
     fs::{self, File},
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
@@ -106,7 +107,7 @@ impl<'n> Prometheus<'n> {
             log,
             _dir: dir,
         };
-        let deadline = Instant::now() + patience(Duration::from_secs(60));
+        let deadline = Instant::now() + patience(Duration::from_mins(1));
         while prometheus.get("/-/ready").is_err() {
             ensure!(
                 Instant::now() < deadline,
@@ -159,16 +160,16 @@ impl Drop for Prometheus<'_> {
     }
 }
 
+/// Percent-encoded, for a query.
 fn encoded(text: &str) -> String {
-    let mut encoded = String::new();
-    for byte in text.bytes() {
+    text.bytes().fold(String::new(), |mut encoded, byte| {
         if byte.is_ascii_alphanumeric() {
-            encoded.push(byte as char);
+            encoded.push(char::from(byte));
         } else {
-            encoded.push_str(&format!("%{byte:02X}"));
+            let _ = write!(encoded, "%{byte:02X}");
         }
-    }
-    encoded
+        encoded
+    })
 }
 
 /// What Grafana would ask, with its variables filled in for a node that is scraped every second.
@@ -249,7 +250,7 @@ fn the_dashboard_and_the_rules_have_data_from_a_running_weir() -> Result<()> {
     let weir = site.weir(POLICY)?;
     serve(&site)?;
     let prometheus = Prometheus::start(&site)?;
-    let deadline = Instant::now() + patience(Duration::from_secs(60));
+    let deadline = Instant::now() + patience(Duration::from_mins(1));
     let queries = dashboard()?;
     ensure!(queries.len() > 25, "{}", queries.len());
     loop {
@@ -324,7 +325,7 @@ fn the_rules_pass_promtool_and_speak_when_they_should() -> Result<()> {
         finish(
             Command::new("promtool").args(&arguments),
             None,
-            Duration::from_secs(60),
+            Duration::from_mins(1),
         )
         .context("`cargo xtask setup` installs promtool with prometheus")?
         .ok()?;

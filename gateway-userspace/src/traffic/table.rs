@@ -46,13 +46,17 @@ impl<K: Hash + Eq + Clone, V: Weighed> Table<K, V> {
             .collect();
         let keep = self.most / 2;
         let place = hefts.len().saturating_sub(keep).min(hefts.len() - 1);
-        let (_, bound, _) = hefts.select_nth_unstable_by(place, f64::total_cmp);
-        let bound = *bound;
+        let bound = *hefts.select_nth_unstable_by(place, f64::total_cmp).1;
         let before = self.entries.len();
-        // Of those that weigh just as much, some must go too.
-        let mut room = keep;
+        // What weighs more stays; of those that weigh just as much, as many as there is room for.
+        let heavier = hefts.iter().filter(|heft| **heft > bound).count();
+        let mut room = keep.saturating_sub(heavier);
         self.entries.retain(|_, entry| {
-            let stays = room > 0 && entry.weights().heft(now) >= bound;
+            let heft = entry.weights().heft(now);
+            if heft > bound {
+                return true;
+            }
+            let stays = room > 0 && heft >= bound;
             room -= usize::from(stays);
             stays
         });
@@ -82,6 +86,31 @@ mod tests {
     impl Weighed for Weights {
         fn weights(&self) -> &Weights {
             self
+        }
+    }
+
+    /// A flood's entries weigh all the same; those must not fill the room before what is heavier is looked at.
+    #[test]
+    fn equals_leave_room_for_what_is_heavier() {
+        for round in 0..50 {
+            let mut table: Table<u64, Weights> = Table::new(100);
+            let packet = |packets| Addend {
+                packets,
+                length: 60.0,
+                dropped: false,
+                connection: false,
+            };
+            for key in 0..99 {
+                table
+                    .entry(round * 1_000 + key, 0.0, Weights::default)
+                    .add(packet(1.0), 0.0);
+            }
+            table.entry(u64::MAX, 0.0, Weights::default).add(packet(9.0), 0.0);
+            table
+                .entry(u64::MAX - 1, 0.0, Weights::default)
+                .add(packet(1.0), 0.0);
+            assert!(table.iter().any(|(key, _)| *key == u64::MAX), "round {round}");
+            assert_eq!(table.len(), 51);
         }
     }
 

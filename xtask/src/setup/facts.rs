@@ -83,7 +83,7 @@ pub(crate) struct Tool {
 }
 
 /// The programs that the tests in the kernel use, this one and others.
-const TOOLS: [Tool; 10] = [
+const TOOLS: [Tool; 12] = [
     // For libFuzzer.
     Tool {
         program: "c++",
