@@ -5,11 +5,17 @@ use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::watch,
-    time::Instant,
+    task::JoinHandle,
+    time::{Instant, timeout},
 };
 
-use super::{backend::SampleSource, engine::Engine, handle::Handle};
+use super::{
+    backend::{Moment, SampleSource},
+    engine::Engine,
+    handle::Handle,
+};
 use crate::{
+    api::error::Failure,
     kernel::KernelError,
     traffic::{Batch, Names, Traffic},
 };
@@ -20,6 +26,9 @@ const BATCH: usize = 4_096;
 const LOOK: Duration = Duration::from_millis(100);
 /// How long names hold before they are asked for again.
 const NAMES: Duration = Duration::from_secs(1);
+/// How long new names are waited for: an engine that is at work on a large policy would let the ring run full, which holds
+/// two seconds of samples.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 impl Engine {
     /// Opens the ring of samples.
@@ -54,6 +63,51 @@ impl Engine {
     }
 }
 
+/// What the engine knows of samples.
+type Known = (Names, Moment);
+
+/// The names that are known, and those that are asked for.
+struct Book {
+    handle: Handle,
+    known: Option<(Known, Instant)>,
+    asked: Option<JoinHandle<Result<Known, Failure>>>,
+}
+
+impl Book {
+    /// The names: new ones if a second has passed and the engine answers soon, else those from before. The first ones are
+    /// waited for. Nothing when the engine has gone.
+    async fn open(&mut self) -> Option<&Known> {
+        let due = self.known.as_ref().is_none_or(|(_, at)| at.elapsed() >= NAMES);
+        if due {
+            let handle = self.handle.clone();
+            // Who was waited for in vain is only looked at.
+            let patience = if self.asked.is_some() {
+                Duration::ZERO
+            } else {
+                PATIENCE
+            };
+            let asked = self.asked.get_or_insert_with(|| {
+                tokio::spawn(async move {
+                    let known = |engine: &mut Engine| {
+                        engine.cut_sources();
+                        Ok((engine.sample_names(), engine.clock.now()))
+                    };
+                    handle.call(known).await
+                })
+            });
+            let answer = match self.known {
+                None => Some(asked.await),
+                Some(_) => timeout(patience, asked).await.ok(),
+            };
+            if let Some(answer) = answer {
+                self.asked = None;
+                self.known = Some((answer.ok()?.ok()?, Instant::now()));
+            }
+        }
+        self.known.as_ref().map(|(known, _)| known)
+    }
+}
+
 /// Takes samples until `stop` changes.
 pub(super) async fn follow(
     handle: Handle,
@@ -64,9 +118,11 @@ pub(super) async fn follow(
     let descriptor: OwnedFd = source.descriptor().try_clone_to_owned()?;
     // SAFETY: the descriptor is this value's own, and stays open until it is dropped.
     let ready = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?;
-    let mut names = Names::default();
-    let mut named_at: Option<Instant> = None;
-    let mut clock = None;
+    let mut book = Book {
+        handle,
+        known: None,
+        asked: None,
+    };
     loop {
         loop {
             let samples = source.take(BATCH);
@@ -74,17 +130,9 @@ pub(super) async fn follow(
                 break;
             }
             let more = samples.len() == BATCH;
-            if named_at.is_none_or(|at| at.elapsed() >= NAMES) {
-                let asked = handle
-                    .call(|engine| {
-                        engine.cut_sources();
-                        Ok((engine.sample_names(), engine.clock.now()))
-                    })
-                    .await;
-                let Ok((fresh, now)) = asked else { return Ok(()) };
-                (names, named_at, clock) = (fresh, Some(Instant::now()), Some(now));
-            }
-            let Some(now) = clock else { break };
+            let Some((names, now)) = book.open().await else {
+                return Ok(());
+            };
             let samples = samples
                 .into_iter()
                 .filter_map(|sample| {

@@ -7,6 +7,7 @@ mod guards;
 mod heartbeat;
 mod pending;
 mod rules;
+mod samples;
 mod socket;
 mod starts;
 
