@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use gateway_core::verdict::{Reason, Verdict};
 
-use crate::traffic::Named;
+use crate::traffic::{Missed, Named};
 
 /// The most bytes of a datagram: it fits the MTU of Ethernet behind IPv6 and UDP.
 pub const MAX_DATAGRAM: usize = 1_400;
@@ -49,6 +49,7 @@ pub struct Encoder {
     agent: IpAddr,
     datagrams: u32,
     sources: BTreeMap<u32, Source>,
+    missed: Missed,
     samples: Vec<u8>,
     count: u32,
 }
@@ -59,6 +60,7 @@ struct Source {
     flow_samples: u32,
     counter_samples: u32,
     pool: u32,
+    drops: u32,
 }
 
 impl Encoder {
@@ -68,18 +70,29 @@ impl Encoder {
             agent,
             datagrams: 0,
             sources: BTreeMap::new(),
+            missed: Missed::default(),
             samples: Vec::with_capacity(MAX_DATAGRAM),
             count: 0,
         }
     }
 
-    /// Adds a sample; the datagram that had no room for it any more, if there is one. `missed`: samples that were never
-    /// delivered so far.
-    pub fn add(&mut self, named: &Named, missed: u64, uptime_ms: u32) -> Option<Vec<u8>> {
+    /// From now on it speaks for this agent.
+    pub fn set_agent(&mut self, agent: IpAddr) {
+        self.agent = agent;
+    }
+
+    /// Adds a sample; the datagram that had no room for it any more, if there is one.
+    pub fn add(&mut self, named: &Named, uptime_ms: u32) -> Option<Vec<u8>> {
         let head = &named.sample.head;
+        let gone = self.missed.since(head.missed);
         let source = self.sources.entry(named.ifindex).or_default();
         source.flow_samples = source.flow_samples.wrapping_add(1);
-        source.pool = source.pool.wrapping_add(head.one_in);
+        // The kernel counts what was missed for all interfaces together; it goes to the one whose sample tells of it, so that
+        // the sums over all are right. The pool counts packets, the drops samples.
+        let packets = u64::from(head.one_in).wrapping_add(gone);
+        source.pool = source.pool.wrapping_add(packets as u32);
+        let drops = gone.div_ceil(u64::from(head.one_in.max(1)));
+        source.drops = source.drops.wrapping_add(drops as u32);
         let mut body = Vec::with_capacity(200);
         for word in [
             source.flow_samples,
@@ -87,7 +100,7 @@ impl Encoder {
             named.ifindex & 0x00ff_ffff,
             head.one_in,
             source.pool,
-            missed as u32,
+            source.drops,
             named.ifindex & (DISCARDED - 1),
             output(named.verdict, named.reason),
             1,
@@ -207,7 +220,7 @@ const fn padded(length: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use gateway_core::sample::Sample as Head;
@@ -216,7 +229,7 @@ mod tests {
     use super::*;
     use crate::kernel::Sample;
 
-    fn named(ifindex: u32, bytes: &[u8], reason: Reason) -> Named {
+    pub(crate) fn named(ifindex: u32, bytes: &[u8], reason: Reason) -> Named {
         Named {
             sample: Sample {
                 head: Head {
@@ -251,23 +264,41 @@ mod tests {
     fn a_datagram_is_what_the_specification_says() {
         let mut encoder = Encoder::new("192.0.2.9".parse().unwrap());
         let frame = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 8, 0, 0x45];
-        assert_eq!(
-            encoder.add(&named(3, &frame, Reason::SourcePackets), 17, 5_000),
-            None
-        );
+        assert_eq!(encoder.add(&named(3, &frame, Reason::SourcePackets), 5_000), None);
         let datagram = encoder.flush(5_000).unwrap();
         let expected = "00000005 00000001 c0000209 00000000 00000001 00001388 00000001 \
-                        00000001 00000048 00000001 00000003 000003e8 000003e8 00000011 00000003 40000105 00000001 \
+                        00000001 00000048 00000001 00000003 000003e8 000003e8 00000000 00000003 40000105 00000001 \
                         00000001 00000020 00000001 000005ee 00000004 0000000f 01020304 05060708 090a0b0c 08004500";
         assert_eq!(hex(&datagram), expected);
         assert_eq!(encoder.flush(6_000), None, "there is nothing more");
-        encoder.add(&named(3, &frame, Reason::Pass), 17, 7_000);
+        encoder.add(&named(3, &frame, Reason::Pass), 7_000);
         let second = hex(&encoder.flush(7_000).unwrap());
         let words: Vec<&str> = second.split(' ').collect();
         assert_eq!(
             (words[4], words[9], words[12], words[15]),
             ("00000002", "00000002", "000007d0", "00000000")
         );
+    }
+
+    /// Drops are samples, the pool is packets, of each interface for itself.
+    #[test]
+    fn what_was_missed_is_in_the_pool_and_among_the_drops_once() {
+        let mut encoder = Encoder::new("192.0.2.9".parse().unwrap());
+        let mut tell = |ifindex: u32, missed: u64| {
+            let mut sample = named(ifindex, &[7; 60], Reason::Pass);
+            sample.sample.head.missed = missed;
+            encoder.add(&sample, 1);
+            let datagram = encoder.flush(1).unwrap();
+            let word = |at: usize| u32::from_be_bytes(*datagram[at * 4..].first_chunk().unwrap());
+            (word(12), word(13))
+        };
+        assert_eq!(tell(3, 70_000), (1_000, 0), "before anybody listened");
+        assert_eq!(tell(3, 75_000), (7_000, 5));
+        assert_eq!(tell(4, 75_000), (1_000, 0), "told of the other interface already");
+        assert_eq!(tell(4, 74_000), (2_000, 0), "a CPU that looked a little earlier");
+        assert_eq!(tell(4, 76_000), (4_000, 1));
+        assert_eq!(tell(4, 0), (5_000, 1), "new maps");
+        assert_eq!(tell(3, 2_000), (10_000, 7));
     }
 
     #[test]
@@ -299,7 +330,7 @@ mod tests {
         };
         for length in (0..=128).cycle().take(1_000) {
             let sample = named(1 + length % 2, &vec![7; length as usize], Reason::Pass);
-            if let Some(datagram) = encoder.add(&sample, 0, 1) {
+            if let Some(datagram) = encoder.add(&sample, 1) {
                 counted += count(&datagram);
             }
         }

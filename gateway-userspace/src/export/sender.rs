@@ -55,20 +55,18 @@ impl Stand {
         fault.as_ref().map(|fault| fault.text.clone())
     }
 
-    /// Takes the outcome of a datagram in; tells of the first failure and of its end, and nothing of those between. A datagram
+    /// Takes the outcome of a try in; tells of the first failure and of its end, and nothing of those between. A datagram
     /// that nobody hears comes back as the failure of the next one, so one success proves nothing.
     fn note(&self, collector: SocketAddr, result: io::Result<()>) {
         let mut fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
             Ok(()) => {
-                self.sent.fetch_add(1, Ordering::Relaxed);
                 if fault.as_ref().is_some_and(|fault| fault.at.elapsed() >= PROVEN) {
                     *fault = None;
                     tracing::info!(%collector, "the sFlow collector takes datagrams again");
                 }
             }
             Err(error) => {
-                self.lost.fetch_add(1, Ordering::Relaxed);
                 if fault.is_none() {
                     tracing::warn!(%collector, %error, "the sFlow collector cannot be reached; samples for it are lost and counted");
                 }
@@ -88,11 +86,12 @@ impl Stand {
 /// A collector is there again when nothing has failed for so long.
 const PROVEN: Duration = Duration::from_secs(5);
 
-/// An open way to a collector.
+/// The way to a collector.
 #[derive(Debug)]
 struct Way {
     to: Sflow,
-    socket: UdpSocket,
+    /// Nothing while no route leads there; it is tried again with every tick.
+    socket: Option<UdpSocket>,
     encoder: Encoder,
 }
 
@@ -148,22 +147,20 @@ impl Exporter {
         }
     }
 
-    /// Opens the way to the collector that is wanted now, and closes any other.
+    /// Heads for the collector that is wanted now, and for no other any more.
     async fn head_for(&mut self, wanted: Option<Sflow>) {
-        if self.way.as_ref().map(|way| &way.to) == wanted.as_ref() {
-            return;
+        if self.way.as_ref().map(|way| &way.to) != wanted.as_ref() {
+            self.flush();
+            self.stand.clear();
+            self.way = wanted.map(Way::new);
         }
-        self.flush();
-        self.way = None;
-        self.stand.clear();
-        let Some(to) = wanted else { return };
-        match open(&to).await {
-            Ok(way) => {
-                tracing::info!(collector = %to.collector, "samples are exported by sFlow");
-                self.way = Some(way);
+        if let Some(way) = &mut self.way
+            && way.socket.is_none()
+        {
+            match way.open().await {
+                Ok(()) => tracing::info!(collector = %way.to.collector, "samples are exported by sFlow"),
+                Err(error) => self.stand.note(way.to.collector, Err(error)),
             }
-            // It is tried again with the next tick.
-            Err(error) => self.stand.note(to.collector, Err(error)),
         }
     }
 
@@ -175,7 +172,7 @@ impl Exporter {
         let uptime_ms = self.uptime_ms();
         let Some(way) = &mut self.way else { return };
         for named in &batch.samples {
-            if let Some(datagram) = way.encoder.add(named, named.sample.head.missed, uptime_ms) {
+            if let Some(datagram) = way.encoder.add(named, uptime_ms) {
                 way.send(&datagram, &self.stand);
             }
         }
@@ -202,27 +199,144 @@ impl Exporter {
 }
 
 impl Way {
+    fn new(to: Sflow) -> Self {
+        // Until a socket says it, an agent without an address of its own has none; no datagram leaves before.
+        let agent = to.agent.unwrap_or(any(&to));
+        Self {
+            to,
+            socket: None,
+            encoder: Encoder::new(agent),
+        }
+    }
+
+    async fn open(&mut self) -> io::Result<()> {
+        let socket = UdpSocket::bind((any(&self.to), 0)).await?;
+        socket.connect(self.to.collector).await?;
+        // Without an address of its own in the policy, the agent is who the collector sees.
+        if self.to.agent.is_none() {
+            self.encoder.set_agent(socket.local_addr()?.ip());
+        }
+        self.socket = Some(socket);
+        Ok(())
+    }
+
     /// Sends a datagram if that is possible at once: nobody waits for a collector.
     fn send(&self, datagram: &[u8], stand: &Stand) {
-        stand.note(self.to.collector, self.socket.try_send(datagram).map(drop));
+        let sent = self.socket.as_ref().map(|socket| socket.try_send(datagram));
+        let counter = match sent {
+            Some(Ok(_)) => &stand.sent,
+            _ => &stand.lost,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        // That there is no way was told when it was looked for.
+        if let Some(sent) = sent {
+            stand.note(self.to.collector, sent.map(drop));
+        }
     }
 }
 
-async fn open(to: &Sflow) -> io::Result<Way> {
-    let any = match to.collector {
+/// The address that stands for all of the collector's family.
+fn any(to: &Sflow) -> IpAddr {
+    match to.collector {
         SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    };
-    let socket = UdpSocket::bind((any, 0)).await?;
-    socket.connect(to.collector).await?;
-    // Without an address of its own in the policy, the agent is who the collector sees.
-    let agent = match to.agent {
-        Some(agent) => agent,
-        None => socket.local_addr()?.ip(),
-    };
-    Ok(Way {
-        to: to.clone(),
-        socket,
-        encoder: Encoder::new(agent),
-    })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gateway_core::verdict::Reason;
+
+    use super::*;
+    use crate::{export::datagram, traffic::Batch};
+
+    /// What is told while this lives, on the thread that made it.
+    #[derive(Clone, Default)]
+    struct Told(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Told {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Told {
+        fn listen(&self) -> tracing::subscriber::DefaultGuard {
+            let told = self.clone();
+            let subscriber = tracing_subscriber::fmt()
+                .with_writer(move || told.clone())
+                .finish();
+            tracing::subscriber::set_default(subscriber)
+        }
+
+        fn times(&self, what: &str) -> usize {
+            String::from_utf8_lossy(&self.0.lock().unwrap())
+                .matches(what)
+                .count()
+        }
+    }
+
+    /// Nobody may connect to the broadcast address without asking for it first: as no route, whatever routes there are.
+    fn unreachable() -> Sflow {
+        Sflow {
+            collector: "255.255.255.255:6343".parse().unwrap(),
+            agent: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_collector_without_a_way_is_told_once() {
+        let told = Told::default();
+        let _guard = told.listen();
+        let stand = Arc::new(Stand::default());
+        let mut exporter = Exporter::new(Arc::clone(&stand));
+        for _ in 0..5 {
+            exporter.head_for(Some(unreachable())).await;
+        }
+        assert_eq!(told.times("cannot be reached"), 1);
+        assert!(stand.fault().is_some());
+        assert_eq!(stand.lost(), 0, "there was nothing to lose");
+
+        exporter.export(&Batch {
+            samples: vec![datagram::tests::named(3, &[7; 60], Reason::Pass)],
+        });
+        exporter.flush();
+        assert_eq!((stand.lost(), stand.sent()), (1, 0));
+        exporter.head_for(None).await;
+        assert_eq!(stand.fault(), None, "nobody wants it any more");
+    }
+
+    #[tokio::test]
+    async fn a_way_is_taken_as_soon_as_there_is_one() {
+        let collector = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let to = Sflow {
+            collector: collector.local_addr().unwrap(),
+            agent: None,
+        };
+        let stand = Arc::new(Stand::default());
+        let mut exporter = Exporter::new(Arc::clone(&stand));
+        exporter.head_for(Some(unreachable())).await;
+        exporter.head_for(Some(to)).await;
+        assert_eq!(stand.fault(), None);
+        exporter.count(&BTreeMap::from([(3, Counters::default())]));
+        let mut buffer = [0; 2_000];
+        let heard = async {
+            loop {
+                exporter.flush();
+                exporter.count(&BTreeMap::from([(3, Counters::default())]));
+                tokio::select! {
+                    length = collector.recv(&mut buffer) => return length.unwrap(),
+                    () = time::sleep(Duration::from_millis(10)) => {}
+                }
+            }
+        };
+        let length = time::timeout(Duration::from_secs(10), heard).await.unwrap();
+        // The agent is who the collector sees.
+        assert_eq!(buffer[4..12], [0, 0, 0, 1, 127, 0, 0, 1], "{length} bytes");
+    }
 }

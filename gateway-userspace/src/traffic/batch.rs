@@ -38,6 +38,22 @@ pub struct Batch {
     pub samples: Vec<Named>,
 }
 
+/// How many packets went by for which samples never came, from the count that samples carry.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Missed(Option<u64>);
+
+impl Missed {
+    /// What has gone by since the sample before; `count` is what this one carries.
+    pub fn since(&mut self, count: u64) -> u64 {
+        // What was missed before anybody listened is nobody's.
+        let before = self.0.unwrap_or(count);
+        // A count that falls deep is that of new maps. One that falls a little is of a CPU that looked a little earlier.
+        let anew = count < before / 2;
+        self.0 = Some(if anew { count } else { before.max(count) });
+        count.saturating_sub(before)
+    }
+}
+
 /// The names behind the numbers of samples.
 #[derive(Clone, Debug, Default)]
 pub struct Names {

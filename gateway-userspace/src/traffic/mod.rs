@@ -19,7 +19,7 @@ use std::{
 use tokio::sync::broadcast;
 
 pub use self::{
-    batch::{Batch, Named, Names},
+    batch::{Batch, Missed, Named, Names},
     query::{By, PortRow, Query},
     recent::{Page, Recent, Selection},
     tables::{Cut, Tables},

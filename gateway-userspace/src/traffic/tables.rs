@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::{
-    batch::{Batch, Named},
+    batch::{Batch, Missed, Named},
     table::{Table, Weighed},
     weights::{Addend, Weights},
 };
@@ -138,7 +138,7 @@ pub struct Tables {
     /// The N of the last sample, and when that came.
     pub(super) one_in: (u32, f64),
     pub(super) samples: u64,
-    missed: Option<u64>,
+    missed: Missed,
     began: Option<f64>,
     services: HashMap<Arc<str>, Arc<str>>,
 }
@@ -154,7 +154,7 @@ impl Default for Tables {
             ports: Table::new(PORTS),
             one_in: (0, 0.0),
             samples: 0,
-            missed: None,
+            missed: Missed::default(),
             began: None,
             services: HashMap::new(),
         }
@@ -176,10 +176,7 @@ impl Tables {
 
     /// What every sample of a batch must be multiplied with, so that it stands also for those that never came.
     fn scale(&mut self, batch: &Batch, last: &Named) -> f64 {
-        let missed = last.sample.head.missed;
-        // Before the first batch nobody listened; a count that falls is that of new maps.
-        let gone = self.missed.map_or(0, |before| missed.saturating_sub(before));
-        self.missed = Some(missed);
+        let gone = self.missed.since(last.sample.head.missed);
         let stands_for: f64 = batch
             .samples
             .iter()
