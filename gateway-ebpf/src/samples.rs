@@ -136,16 +136,15 @@ fn put(context: *mut xdp_md, head: Sample) -> bool {
         return false;
     };
     let record = entry.as_mut_ptr();
-    // The register that is compared must be the one that is passed.
-    let captured = opaque(usize::from(head.captured));
+    // Never 0, of which the verifier of kernel 6.1 must be sure; no frame is empty. The register that is bounded must be the one
+    // that is passed.
+    let captured = (opaque(usize::from(head.captured).wrapping_sub(1)) & (SNAP - 1)) + 1;
     // SAFETY: memory that the ring has reserved for a record.
     unsafe {
         (&raw mut (*record).head).write(head);
         (&raw mut (*record).bytes).write([0; SNAP]);
-        if captured > 0 && captured <= SNAP {
-            // Also where the frame lies in several buffers (kernel 5.18).
-            bpf_xdp_load_bytes(context, 0, (&raw mut (*record).bytes).cast(), captured as u32);
-        }
+        // Also where the frame lies in several buffers (kernel 5.18).
+        bpf_xdp_load_bytes(context, 0, (&raw mut (*record).bytes).cast(), captured as u32);
     }
     // SAFETY: asks how much waits in a ring that is there.
     let waiting = unsafe {

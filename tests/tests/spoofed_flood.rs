@@ -209,8 +209,9 @@ fn a_million_sources_disturb_nobody() -> Result<()> {
         "the flood was not a million sources: {flooded:?}"
     );
     ensure!(after.0 == before.0, "the maps grew: {before:?} -> {after:?} kB");
+    // The tables of what samples show fill up to their bounds (docs/memory.md).
     ensure!(
-        after.1 < before.1 + 1_024,
+        after.1 < before.1 + 40_000,
         "the controller grew: {before:?} -> {after:?} kB"
     );
     Ok(())

@@ -319,6 +319,7 @@ mod tests {
                 lost_race: 0,
                 uncounted: 0,
                 notice: 0,
+                sampled: 0,
                 sample: 0,
                 sample_suppressed: 0,
             },

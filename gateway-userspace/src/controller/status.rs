@@ -271,7 +271,6 @@ impl Engine {
         let counters = self.backend.counters()?;
         Ok(Observed {
             profiles: self.profiled(&counters)?,
-            samples: self.traffic.sizes().samples,
             lost_exports: self.export.lost(),
             counters,
             attachments: self.backend.attachments()?,

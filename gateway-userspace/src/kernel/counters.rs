@@ -148,6 +148,7 @@ impl Dataplane {
             lost_race: read(Event::LostRace)?,
             uncounted: read(Event::Uncounted)?,
             notice: read(Event::Unnoticed)?,
+            sampled: read(Event::Sampled)?,
             sample: read(Event::Unsampled)?,
             sample_suppressed: read(Event::Suppressed)?,
         })

@@ -126,6 +126,9 @@ pub struct Losses {
     /// Notices of blocks that did not fit the ring.
     #[serde(default)]
     pub notice: u64,
+    /// Samples that went into the ring; no loss, but counted beside them.
+    #[serde(skip)]
+    pub sampled: u64,
     /// Samples that did not fit the ring.
     #[serde(default)]
     pub sample: u64,

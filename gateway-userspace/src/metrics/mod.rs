@@ -57,8 +57,6 @@ pub struct Observed {
     pub sha256: String,
     /// Datagrams of samples that did not reach the collector.
     pub lost_exports: u64,
-    /// Samples read.
-    pub samples: u64,
     /// What the services' traffic looks like.
     pub profiles: Vec<Profiled>,
 }
@@ -184,9 +182,9 @@ fn table(observed: &Observed) -> Vec<MetricFamily> {
         ),
         family(
             "weir_samples_total",
-            "Samples of packets that the controller has read.",
+            "Samples of packets that were taken.",
             MetricType::COUNTER,
-            vec![counter_of(observed.samples, &[])],
+            vec![counter_of(losses.sampled, &[])],
         ),
         family(
             "weir_samples_suppressed_total",
@@ -272,6 +270,7 @@ mod tests {
                 uncounted: 0,
                 notice: 3,
                 sample: 5,
+                sampled: 8,
                 sample_suppressed: 6,
             },
             lost_events: 4,
@@ -279,7 +278,6 @@ mod tests {
             revision: 12,
             sha256: "ab".into(),
             profiles: Vec::new(),
-            samples: 8,
             lost_exports: 7,
         };
         let text = render(&observed).unwrap();

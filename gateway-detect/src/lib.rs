@@ -1,0 +1,22 @@
+//! Tells a crowd from an attack.
+//!
+//! Pure logic: no I/O and no clock; times are given, in seconds since 1970, so that the controller, `weir replay --detect` and
+//! `cargo xtask eval` run the same detectors, the first on the node's clock, the others on the recording's.
+//!
+//! Once a second each service is [observed](observe); [`Detector`] keeps two axes: how much there is ([`volume`]), and what it
+//! is made of ([`composition`]). Much of the usual kind is a crowd; what is unusual in kind is an attack, or, where it is
+//! little, something stealthy ([`verdict`]).
+
+pub mod composition;
+pub mod cusum;
+pub mod detector;
+pub mod features;
+pub mod normal;
+pub mod observe;
+pub mod tail;
+pub mod verdict;
+pub mod volume;
+
+pub use detector::{Detector, Settings};
+pub use observe::{Observation, Sighting};
+pub use verdict::{Carrier, Change, Finding, Kind, Speaking, Verdict};
