@@ -2,7 +2,7 @@
 
 use crate::{
     judge::Shared,
-    packet::{Network, Packet},
+    packet::{Fragment, Network, Packet},
     wire::{ipv4, tcp},
 };
 
@@ -58,6 +58,35 @@ pub const fn time_at(ns: u64) -> usize {
     at
 }
 
+/// Whether a service that answers from this UDP port has been used to reflect and amplify: those of CISA's alert TA14-017A
+/// (UDP-based amplification attacks), and those found since: memcached (11211), ARMS (3283), WS-Discovery (3702), `CoAP` (5683),
+/// Ubiquiti discovery (10001), DHCPDiscover (37810); without `OpenVPN` (1194), whose users are customers.
+#[inline(always)]
+pub const fn reflects(source_port: u16) -> bool {
+    matches!(
+        source_port,
+        17 | 19
+            | 53
+            | 69
+            | 111
+            | 123
+            | 137
+            | 161
+            | 389
+            | 427
+            | 520
+            | 1900
+            | 3283
+            | 3702
+            | 5353
+            | 5683
+            | 10_001
+            | 11_211
+            | 27_960
+            | 37_810
+    )
+}
+
 /// What one CPU has counted of one service.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(C)]
@@ -76,10 +105,16 @@ pub struct Profile {
     pub fin: u64,
     /// TCP RSTs that arrived.
     pub rst: u64,
+    /// UDP packets, fragments included.
+    pub udp: u64,
+    /// UDP packets from a port that reflects ([`reflects`]).
+    pub reflected: u64,
+    /// IP fragments other than the first.
+    pub fragments: u64,
 }
 
 /// Words of a [`Profile`].
-pub const PROFILE_WORDS: usize = SIZE_COUNTS + TTL_COUNTS + 5;
+pub const PROFILE_WORDS: usize = SIZE_COUNTS + TTL_COUNTS + 8;
 
 impl Profile {
     /// Counts a packet; `answered`: it completed a handshake.
@@ -95,7 +130,11 @@ impl Profile {
             self.fin += u64::from(packet.tcp_flags & tcp::FIN != 0);
             self.rst += u64::from(packet.tcp_flags & tcp::RST != 0);
             self.first_ack += u64::from(answered);
+        } else if packet.protocol == ipv4::UDP {
+            self.udp += 1;
+            self.reflected += u64::from(reflects(packet.source_port));
         }
+        self.fragments += u64::from(matches!(packet.fragment, Fragment::Later));
     }
 }
 

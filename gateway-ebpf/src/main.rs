@@ -50,7 +50,7 @@ use crate::{environment::Environment, frame::PacketFrame};
 #[xdp]
 #[inline(always)]
 fn weir(context: XdpContext) -> u32 {
-    run(&context, PacketFrame::single(&context).length(), weir_parse)
+    run(&context, || PacketFrame::single(&context).length(), weir_parse)
 }
 
 /// Frames in several buffers (jumbo MTUs). Apart, because a driver that sees a program able to take such frames may
@@ -60,7 +60,7 @@ fn weir(context: XdpContext) -> u32 {
 fn weir_frags(context: XdpContext) -> u32 {
     run(
         &context,
-        PacketFrame::multiple(&context).length(),
+        || PacketFrame::multiple(&context).length(),
         weir_parse_frags,
     )
 }
@@ -117,7 +117,11 @@ pub(crate) fn parse_into(frame: &PacketFrame, place: *mut PacketPlace) -> u32 {
 }
 
 #[inline(always)]
-fn run(context: &XdpContext, length: u32, parse: extern "C" fn(*mut xdp_md, *mut PacketPlace) -> u32) -> u32 {
+fn run(
+    context: &XdpContext,
+    length: impl Fn() -> u32,
+    parse: extern "C" fn(*mut xdp_md, *mut PacketPlace) -> u32,
+) -> u32 {
     let Some(environment) = Environment::new(context) else {
         // No policy is in force yet: Weir is attached only after one is, so this is nobody's packet.
         return XDP_PASS;
@@ -141,6 +145,8 @@ fn run(context: &XdpContext, length: u32, parse: extern "C" fn(*mut xdp_md, *mut
     } else {
         judge::judge_malformed(&environment, Malformed::BadHeader)
     };
+    // Asked for only now: kept over the judgement it would take stack that kernel 6.1 does not have.
+    let length = length();
     environment.count(judgement, length);
     environment.look(&place, judgement, length, parsed);
     match judgement.verdict {

@@ -261,7 +261,7 @@ impl Builder<'_> {
     fn default_subject(&mut self) -> Result<(), CompileError> {
         let mut subject = Subject {
             until_ns: u64::MAX,
-            flags: subject_flags::DEFAULT,
+            flags: subject_flags::DEFAULT | profiled(self.policy.default.profile),
             enforce_share: u32::MAX,
             ..Subject::default()
         };
@@ -471,17 +471,16 @@ impl Builder<'_> {
 
 /// What is counted and timed of a service besides its packets and bytes.
 fn looked_at(service: &Service) -> u32 {
-    let profile = if service.profile {
-        subject_flags::PROFILE
-    } else {
-        0
-    };
     let time = if service.time && service.profile && speaks_tcp(service) {
         subject_flags::TIME
     } else {
         0
     };
-    profile | time
+    profiled(service.profile) | time
+}
+
+fn profiled(wanted: bool) -> u32 {
+    if wanted { subject_flags::PROFILE } else { 0 }
 }
 
 fn speaks_tcp(service: &Service) -> bool {

@@ -50,6 +50,7 @@ fn policy(services: Vec<Service>) -> Policy {
             action: DefaultAction::Pass,
             replies: Replies::None,
             essential: Essential::Pass,
+            profile: true,
         },
         controller: Controller::default(),
         services,

@@ -10,6 +10,8 @@ use gateway_core::{
     },
 };
 
+use crate::compile::DEFAULT;
+
 use super::{
     Dataplane, DistinctSources, KernelError, ServiceProfile, nested, pins, pins::io_error, sys::Map,
 };
@@ -62,7 +64,7 @@ impl Dataplane {
     /// ones' now.
     pub(super) fn make_profiles(&mut self, subjects: &[Subject], before: &[u32]) -> Result<(), KernelError> {
         let made = |source| io_error("cannot make room for profiles of services".into(), source);
-        let numbers: Vec<u32> = self.state.registry.services().map(|(_, number)| number).collect();
+        let numbers: Vec<u32> = self.profiled().map(|(_, number)| number).collect();
         for number in numbers {
             let Some(subject) = subjects.get(number as usize) else {
                 continue;
@@ -76,13 +78,18 @@ impl Dataplane {
                     self.make_page(pages, number).map_err(made)?;
                 }
             }
-            if !before.contains(&number) {
+            if number != 0 && !before.contains(&number) {
                 self.clear_profile(number).map_err(made)?;
             } else if subject.flags & subject_flags::PROFILE == 0 {
                 self.reading.borrow_mut().known.remove(&number);
             }
         }
         Ok(())
+    }
+
+    /// Whoever may have a profile, by name and number: the services, and the traffic to none.
+    fn profiled(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.state.registry.services().chain([(DEFAULT, 0)])
     }
 
     fn make_page(&self, pages: &Pages, service: u32) -> std::io::Result<()> {
@@ -128,8 +135,8 @@ impl Dataplane {
         self.map("TOUCHED")
             .read_array::<u64>(1, |at, mark| marks[at as usize] = mark[0])
             .map_err(failed)?;
-        let services = self.state.registry.services();
-        Ok(services
+        Ok(self
+            .profiled()
             .map(|(_, number)| number)
             .filter(|number| epoch == 0 || marks.get(*number as usize).is_some_and(|mark| *mark >= epoch))
             .collect())
@@ -187,7 +194,7 @@ impl Dataplane {
                 ..profile
             })
         };
-        Ok(self.state.registry.services().filter_map(named).collect())
+        Ok(self.profiled().filter_map(named).collect())
     }
 
     /// The sources that each service saw since this was called last; services that saw none are left out.
@@ -210,7 +217,7 @@ impl Dataplane {
             }
             page.set(&at, &[0u8; REGISTERS]).map_err(failed)?;
             found.push(DistinctSources {
-                service: self.service_name(number).unwrap_or_default(),
+                service: self.service_name(number).unwrap_or_else(|| DEFAULT.to_owned()),
                 registers: registers.to_vec(),
             });
         }
@@ -234,7 +241,7 @@ fn summed<const N: usize>(page: &Map, at: u32, cpus: usize) -> Result<[u64; N], 
 fn read(words: &[u64; PROFILE_WORDS]) -> ServiceProfile {
     let (sizes, others) = words.split_at(SIZE_COUNTS);
     let (ttls, others) = others.split_at(TTL_COUNTS);
-    let [syn, syn_ack, first_ack, fin, rst] = others else {
+    let [syn, syn_ack, first_ack, fin, rst, udp, reflected, fragments] = others else {
         return ServiceProfile::default();
     };
     ServiceProfile {
@@ -245,6 +252,9 @@ fn read(words: &[u64; PROFILE_WORDS]) -> ServiceProfile {
         first_ack: *first_ack,
         fin: *fin,
         rst: *rst,
+        udp: *udp,
+        reflected: *reflected,
+        fragments: *fragments,
         ..ServiceProfile::default()
     }
 }

@@ -174,6 +174,15 @@ pub struct ServiceProfile {
     pub fin: u64,
     /// TCP RSTs that arrived.
     pub rst: u64,
+    /// UDP packets, fragments included.
+    #[serde(default)]
+    pub udp: u64,
+    /// UDP packets from a port that reflects ([`gateway_core::profile::reflects`]).
+    #[serde(default)]
+    pub reflected: u64,
+    /// IP fragments other than the first.
+    #[serde(default)]
+    pub fragments: u64,
     /// Packets by frame length; [`gateway_core::profile::SIZES`] has the bounds.
     pub sizes: Vec<u64>,
     /// Packets by TTL or hop limit, in steps of [`gateway_core::profile::TTL_STEP`].

@@ -284,6 +284,7 @@ fn whole(policy: &Policy) -> Keys {
         ("default.action", Some(action.into())),
         ("default.replies", Some(replies.into())),
         ("default.essential", Some(essential.into())),
+        ("default.profile", Some(default.profile.to_string())),
         (
             "controller.on_loss",
             Some(if opens { "open" } else { "hold" }.into()),

@@ -263,11 +263,12 @@ fn default_rule(root: &Section<'_>, sink: &mut Sink<'_>) -> DefaultRule {
         action: DefaultAction::default(),
         replies: Replies::default(),
         essential: Essential::default(),
+        profile: true,
     };
     let Some(section) = root.section("default", sink) else {
         return empty;
     };
-    section.check_keys(&["action", "replies", "essential"], &[], sink);
+    section.check_keys(&["action", "replies", "essential", "profile"], &[], sink);
     let mut read = DefaultRule { ..empty };
     if let Some(item) = section.get("action") {
         let words = [("pass", DefaultAction::Pass), ("drop", DefaultAction::Drop)];
@@ -284,6 +285,8 @@ fn default_rule(root: &Section<'_>, sink: &mut Sink<'_>) -> DefaultRule {
         let words = [("pass", Essential::Pass), ("none", Essential::None)];
         read.essential = item.choice(sink, &words).unwrap_or_default();
     }
+    let profile = section.get("profile");
+    read.profile = profile.and_then(|item| item.boolean(sink)).unwrap_or(true);
     if read.action == DefaultAction::Pass {
         for item in replies.iter().chain(&essential) {
             sink.warn(item, "has no effect without action = \"drop\"");

@@ -195,6 +195,8 @@ pub struct DefaultRule {
     pub replies: Replies,
     /// With `drop`: whether what a network needs to work passes.
     pub essential: Essential,
+    /// Whether its traffic has a profile.
+    pub profile: bool,
 }
 
 /// `[default] action`.

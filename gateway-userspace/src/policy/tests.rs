@@ -67,6 +67,7 @@ proxy = true
 action = "drop"
 replies = "none"
 essential = "none"
+profile = false
 [[service]]
 name = "storefront"
 protocol = ["udp", "tcp"]
@@ -160,7 +161,8 @@ fn the_whole_schema() {
         DefaultRule {
             action: DefaultAction::Drop,
             replies: Replies::None,
-            essential: Essential::None
+            essential: Essential::None,
+            profile: false,
         }
     );
 
@@ -263,6 +265,7 @@ fn defaults() {
                 action: DefaultAction::Pass,
                 replies: Replies::Socket,
                 essential: Essential::Pass,
+                profile: true,
             },
             controller: Controller {
                 on_loss: OnLoss::Hold,

@@ -65,8 +65,14 @@ prefixes = ["198.51.100.0/24", "203.0.113.128/25"]
 
 /// A policy with one service: its sampling, what comes before it, its own keys and its limits.
 fn policy_of(sampling: &str, before: &str, keys: &str, limits: &str) -> String {
+    // Traffic to no service has a profile unless a policy says otherwise; then every packet is asked whether it has one.
+    let default = if keys.contains("profile = false") {
+        "[default]\nprofile = false\n"
+    } else {
+        ""
+    };
     format!(
-        "version = 1\n[source]\nmax_tracked = 4096\n[sampling]\n{sampling}\n{before}\n[[service]]\nname = \"web\"\n\
+        "version = 1\n{default}[source]\nmax_tracked = 4096\n[sampling]\n{sampling}\n{before}\n[[service]]\nname = \"web\"\n\
          protocol = \"tcp\"\nports = [80]\n{keys}\n{limits}\n"
     )
 }
@@ -91,7 +97,9 @@ fn rows() -> Vec<Row> {
         .build();
     let blind = |limits: &str| policy_of(BLIND, "", "profile = false", limits);
     let row = |name, policy: String, frame| Row { name, policy, frame };
-    let nothing = format!("version = 1\n[source]\nmax_tracked = 4096\n[sampling]\n{BLIND}\n");
+    let nothing = format!(
+        "version = 1\n[source]\nmax_tracked = 4096\n[sampling]\n{BLIND}\n[default]\nprofile = false\n"
+    );
     vec![
         row("no service", nothing, plain()),
         row("a service that only counts", blind(""), plain()),
