@@ -119,6 +119,27 @@ fn every_packet_counts_by_length_ttl_and_flags() -> Result<()> {
     Ok(())
 }
 
+/// Also of traffic to no service.
+#[test]
+fn udp_what_reflects_and_fragments_are_counted() -> Result<()> {
+    require_root();
+    let mut both = Both::new(POLICY, 100 * SECOND)?;
+    let from = || Frame::new().ip("192.0.2.1", "203.0.113.10");
+    for (source, destination) in [(4_000, 53), (53, 53), (11_211, 53), (123, 7_000), (4_000, 7_000)] {
+        both.judge(&from().udp(source, destination).build())?;
+    }
+    both.judge(&from().fragment(1480, false).udp(53, 7_000).build())?;
+    both.judge(&from().tcp(53, 7_000, ACK).build())?;
+    let counts = |service: &str| -> Result<_> {
+        let profile = profile(&both, service)?;
+        let packets: u64 = profile.sizes.iter().sum();
+        Ok((packets, profile.udp, profile.reflected, profile.fragments))
+    };
+    ensure!(counts("dns")? == (3, 3, 2, 0), "{:?}", counts("dns")?);
+    ensure!(counts("default")? == (4, 3, 1, 1), "{:?}", counts("default")?);
+    Ok(())
+}
+
 #[test]
 fn handshakes_are_counted_and_timed_and_so_are_first_answers() -> Result<()> {
     require_root();
