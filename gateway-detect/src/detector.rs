@@ -5,11 +5,36 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    features::Feature,
+    composition::{Composition, Distance},
+    features::{Feature, Features, Learned},
+    foreign::{Foreign, Usual},
+    invariants,
     normal::Normal,
     observe::Observation,
-    verdict::{Change, Finding},
+    pool::Pool,
+    tail::Tail,
+    verdict::{Change, Finding, Kind, Speaking, Verdict},
+    volume::Volume,
 };
+
+/// Seconds with traffic after which the composition is judged: ten minutes.
+pub const LEARNING_SECONDS: f64 = 600.0;
+/// Alarms of the composition, of so many seconds, that are needed: one second may be an accident.
+const CONFIRMED: (u32, u32) = (2, 3);
+/// An anomaly is over after so many seconds without.
+const OVER_AFTER: f64 = 10.0;
+/// A crowd is over after so many.
+const CROWD_OVER_AFTER: f64 = 60.0;
+/// What lasts so long is the new usual: six hours of something that is little, a day of an attack.
+const LASTING: (f64, f64) = (6.0 * 3_600.0, 24.0 * 3_600.0);
+/// Foreign packets a second below which nothing is an attack, but stealthy.
+const LEAST_FOREIGN: f64 = 20.0;
+/// The same as a share of what is usual.
+const FOREIGN_SHARE: f64 = 0.3;
+/// The level before an anomaly fades so fast.
+const LEVEL_SECONDS: f64 = 30.0;
+/// Scores are not higher than this.
+const HIGHEST: f64 = 10.0;
 
 /// What the operator says.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,7 +61,40 @@ pub struct Detector {
     settings: Settings,
     #[serde(skip)]
     finding: Finding,
+    #[serde(skip)]
+    now: Now,
+    learned: Learned,
+    composition: Composition,
+    tail: Tail,
+    volume: Volume,
+    usual: Usual,
     normal: Normal,
+}
+
+/// What lasts no longer than the process.
+#[derive(Clone, Debug, Default)]
+struct Now {
+    pool: Pool,
+    features: Features,
+    distance: Distance,
+    /// The last seconds' alarms, the latest in the lowest bit.
+    alarms: u32,
+    /// Packets a second before.
+    level: Option<f64>,
+    /// When an alarm was last, and when the volume was last beyond the usual.
+    alarmed: Option<f64>,
+    crowded: Option<f64>,
+    /// The operator, or the time, has made this normal.
+    accepted: bool,
+}
+
+/// What one second says.
+struct Look {
+    kind: Option<Kind>,
+    foreign: f64,
+    volume_score: f64,
+    composition_score: f64,
+    crowd: bool,
 }
 
 impl Detector {
@@ -54,14 +112,204 @@ impl Detector {
     }
 
     /// Looks at a second. `at`: its end, in seconds since 1970. To be called every second, also when nothing came.
-    pub fn tick(&mut self, at: f64, _observation: &Observation) -> Option<Change> {
-        self.finding.at = at;
-        None
+    pub fn tick(&mut self, at: f64, seen: &Observation) -> Option<Change> {
+        self.now.pool.add(at, &seen.sightings);
+        self.now.features = self.learned.measure(at, seen, &self.now.pool);
+        self.now.distance = self.composition.distance(&self.now.features);
+        let look = self.look(at, seen);
+        let change = self.decide(at, seen, &look);
+        self.learn(at, seen, &look);
+        self.describe(at, seen, &look);
+        change
     }
 
     /// Looks at a tenth of a second, for floods that need no baseline. Learns nothing.
-    pub fn glance(&mut self, _at: f64, _observation: &Observation) -> Option<Change> {
-        None
+    pub fn glance(&mut self, at: f64, seen: &Observation) -> Option<Change> {
+        let alarm = invariants::look(seen, &self.learned, self.knows(), self.own_ports())?;
+        let rate = seen.seconds.max(1e-3);
+        // A tenth of a second must say it by itself: a burst may be an accident.
+        if alarm.foreign / rate < 2.0 * LEAST_FOREIGN || alarm.foreign < 50.0 {
+            return None;
+        }
+        self.now.alarmed = Some(at);
+        self.finding.at = at;
+        self.finding.packets_per_second = seen.packets / rate;
+        self.finding.foreign_packets_per_second = alarm.foreign / rate;
+        self.finding.composition_score = self.finding.composition_score.max(1.0);
+        self.now.pool.add(at, &seen.sightings);
+        self.turn(at, Verdict::Attack(alarm.kind))
+    }
+
+    fn knows(&self) -> bool {
+        self.learned.seconds >= LEARNING_SECONDS
+    }
+
+    fn own_ports(&self) -> bool {
+        !self.settings.source_ports.is_empty()
+    }
+
+    fn score(&self, exceedance: f64) -> f64 {
+        let target = self.settings.sensitivity.clamp(1e-9, 0.5);
+        (exceedance.max(1e-300).ln() / target.ln()).clamp(0.0, HIGHEST)
+    }
+
+    fn look(&mut self, at: f64, seen: &Observation) -> Look {
+        let rate = seen.rate();
+        let scored = self.volume.score(at, rate);
+        self.finding.expected_packets_per_second = scored.expected;
+        let volume_score = self.score(scored.exceedance);
+        let more = scored.deviation > 0.0;
+        let crowd = more && (volume_score >= 1.0 || scored.ramp) && self.knows();
+        let composition_score = if self.knows() && self.tail.ready() {
+            self.score(self.tail.exceedance(self.now.distance.distance))
+        } else {
+            0.0
+        };
+        let invariant = invariants::look(seen, &self.learned, self.knows(), self.own_ports());
+        self.now.alarms = self.now.alarms << 1 | u32::from(composition_score >= 1.0);
+        let lately = (self.now.alarms & ((1 << CONFIRMED.1) - 1)).count_ones();
+        let confirmed = lately >= CONFIRMED.0 && self.now.alarms & 1 != 0;
+        let mut look = Look {
+            kind: None,
+            foreign: 0.0,
+            volume_score,
+            composition_score,
+            crowd,
+        };
+        if let Some(alarm) = invariant {
+            look.kind = Some(alarm.kind);
+            look.foreign = alarm.foreign / seen.seconds.max(1e-3);
+        } else if confirmed {
+            let foreign = Foreign::of(
+                seen,
+                &self.now.pool,
+                &self.learned,
+                &self.usual,
+                &self.now.distance,
+                at,
+            );
+            look.foreign = foreign.packets / seen.seconds.max(1e-3);
+            look.kind = Some(foreign.kind);
+        }
+        look
+    }
+
+    /// Whether what is foreign is so much that it is an attack.
+    fn much(&self, seen: &Observation, look: &Look) -> bool {
+        let level = self.now.level.unwrap_or(0.0);
+        let usual = level.min(self.finding.expected_packets_per_second.max(1.0));
+        let raised = seen.rate() >= level + 0.4 * look.foreign || look.volume_score >= 1.0 || look.crowd;
+        look.foreign >= LEAST_FOREIGN && look.foreign >= FOREIGN_SHARE * usual && raised
+    }
+
+    fn decide(&mut self, at: f64, seen: &Observation, look: &Look) -> Option<Change> {
+        let holds = |since: Option<f64>, seconds: f64| since.is_some_and(|then| at - then < seconds);
+        if look.crowd {
+            self.now.crowded = Some(at);
+        }
+        let was = self.finding.verdict;
+        if let Some(kind) = look.kind {
+            self.now.alarmed = Some(at);
+            // Once it is an attack it stays one while it is unusual; its kind changes only for a plainer one.
+            let verdict = match was {
+                Verdict::Attack(before) if before == kind || vague(kind) => Verdict::Attack(before),
+                Verdict::Attack(_) => Verdict::Attack(kind),
+                _ if plain(kind) || self.much(seen, look) => Verdict::Attack(kind),
+                _ => Verdict::Stealth,
+            };
+            let lasting = match verdict {
+                Verdict::Attack(_) => LASTING.1,
+                _ => LASTING.0,
+            };
+            if was.kind().is_some() == verdict.kind().is_some()
+                && was.anomalous()
+                && at - self.finding.since > lasting
+            {
+                return self.accept(at);
+            }
+            return self.turn(at, verdict);
+        }
+        if matches!(was, Verdict::Attack(_) | Verdict::Stealth) && holds(self.now.alarmed, OVER_AFTER) {
+            return None;
+        }
+        let verdict = if !self.knows() {
+            Verdict::Learning
+        } else if holds(self.now.crowded, CROWD_OVER_AFTER) {
+            Verdict::Crowd
+        } else {
+            Verdict::Quiet
+        };
+        self.turn(at, verdict)
+    }
+
+    fn turn(&mut self, at: f64, verdict: Verdict) -> Option<Change> {
+        let was = self.finding.verdict;
+        if was == verdict {
+            return None;
+        }
+        self.finding.verdict = verdict;
+        if verdict.anomalous() {
+            // From stealth to attack it is the same anomaly.
+            if !matches!(was, Verdict::Attack(_) | Verdict::Stealth) || verdict == Verdict::Crowd {
+                self.finding.since = at;
+            }
+            Some(Change::Began)
+        } else {
+            self.finding.since = at;
+            was.anomalous().then_some(Change::Ended(was))
+        }
+    }
+
+    fn learn(&mut self, at: f64, seen: &Observation, look: &Look) {
+        let verdict = self.finding.verdict;
+        let accepted = std::mem::take(&mut self.now.accepted);
+        if !accepted && (look.kind.is_some() || matches!(verdict, Verdict::Attack(_) | Verdict::Stealth)) {
+            return;
+        }
+        let rate = seen.rate();
+        self.volume.learn(at, rate);
+        let level = self.now.level.get_or_insert(rate);
+        *level += (rate - *level) * (seen.seconds / LEVEL_SECONDS).min(1.0);
+        if seen.packets <= 0.0 {
+            return;
+        }
+        if self.learned.seconds > 60.0 {
+            self.composition.learn(&self.now.features, &self.now.distance);
+            self.usual.learn(seen, &self.now.pool, &self.learned);
+        }
+        if self.learned.seconds > LEARNING_SECONDS / 2.0 {
+            self.tail.learn(self.now.distance.distance);
+        }
+        self.learned.learn(at, seen, &self.now.pool, 1.0);
+        if verdict == Verdict::Quiet {
+            self.normal.learn(at, seen);
+        }
+    }
+
+    fn describe(&mut self, at: f64, seen: &Observation, look: &Look) {
+        let finding = &mut self.finding;
+        finding.at = at;
+        finding.packets_per_second = seen.rate();
+        finding.foreign_packets_per_second = look.foreign;
+        finding.volume_score = look.volume_score;
+        finding.composition_score = if look.kind.is_some() {
+            look.composition_score.max(1.0)
+        } else {
+            look.composition_score
+        };
+        finding.learned = (self.learned.seconds / LEARNING_SECONDS).min(1.0);
+        finding.features.clear();
+        if finding.verdict.anomalous() {
+            finding.features = speaking(&self.now.features, &self.now.distance);
+        }
+        if matches!(finding.verdict, Verdict::Attack(_) | Verdict::Stealth) {
+            if look.kind.is_some() || finding.carriers.is_empty() {
+                finding.carriers =
+                    crate::foreign::carriers(seen, &self.now.pool, &self.learned, finding.verdict, at);
+            }
+        } else {
+            finding.carriers.clear();
+        }
     }
 
     /// What is found.
@@ -71,7 +319,15 @@ impl Detector {
 
     /// Every feature: what it is, and what it usually is; nothing where it cannot be told.
     pub fn features(&self) -> impl Iterator<Item = (Feature, Option<f64>, Option<f64>)> {
-        Feature::ALL.into_iter().map(|feature| (feature, None, None))
+        Feature::ALL
+            .into_iter()
+            .zip(&self.now.features)
+            .map(|(feature, measured)| (feature, measured.value, measured.expected))
+    }
+
+    /// How far the last second was from the usual.
+    pub fn distance(&self) -> &Distance {
+        &self.now.distance
     }
 
     /// What is remembered of normal sources.
@@ -79,8 +335,59 @@ impl Detector {
         &self.normal
     }
 
-    /// The operator says that what is now is normal: the anomaly ends and is learned.
-    pub fn accept(&mut self, _at: f64) -> Option<Change> {
-        None
+    /// What is now is normal, by the operator's word: the anomaly ends and is learned.
+    pub fn accept(&mut self, at: f64) -> Option<Change> {
+        if !self.finding.verdict.anomalous() {
+            return None;
+        }
+        // What was learned of the composition would call it unusual for hours.
+        let memory = std::mem::take(&mut self.learned.memory);
+        self.learned = Learned::default();
+        self.learned.memory = memory;
+        self.composition = Composition::default();
+        self.tail = Tail::default();
+        self.usual = Usual::default();
+        self.now.alarms = 0;
+        self.now.alarmed = None;
+        self.now.crowded = None;
+        self.now.level = None;
+        self.now.accepted = true;
+        self.turn(at, Verdict::Learning)
     }
+
+    /// Bytes that it takes, with what is on the heap, but for samples of the last seconds.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.learned.bytes() + self.composition.bytes()
+    }
+}
+
+/// Kinds that say only how many carry it.
+const fn vague(kind: Kind) -> bool {
+    matches!(kind, Kind::ManySources | Kind::FewSources)
+}
+
+/// Kinds that are attacks at any strength.
+const fn plain(kind: Kind) -> bool {
+    matches!(kind, Kind::SynFlood | Kind::Reflection | Kind::Scan)
+}
+
+/// The features that make the distance, the loudest first.
+fn speaking(features: &Features, distance: &Distance) -> Vec<Speaking> {
+    let all: f64 = distance.parts.iter().map(|part| part.max(0.0)).sum();
+    let mut speaking: Vec<Speaking> = Feature::ALL
+        .into_iter()
+        .zip(features)
+        .zip(distance.parts)
+        .filter_map(|((feature, measured), part)| {
+            Some(Speaking {
+                feature: feature.name(),
+                value: measured.value?,
+                expected: measured.expected?,
+                share: part.max(0.0) / all.max(1e-9),
+            })
+        })
+        .filter(|speaking| speaking.share >= 0.05)
+        .collect();
+    speaking.sort_by(|a, b| b.share.total_cmp(&a.share));
+    speaking
 }

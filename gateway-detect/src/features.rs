@@ -4,6 +4,7 @@
 //! variance that chance gives it: few packets say little, and are drawn towards what is known of the service, so that a quiet
 //! night is no anomaly and neither is a crowd.
 
+use gateway_core::profile::{SIZE_COUNTS, TTL_COUNTS};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -118,6 +119,8 @@ struct Share {
 
 /// How many observations the learned share weighs as, against those of a moment.
 const PRIOR: f64 = 8.0;
+/// The same of pairs that are alike.
+const PAIRS: f64 = 2.0;
 /// Shares are not learned to be nearer to 0 or 1 than this.
 const LEAST_SHARE: f64 = 1e-4;
 /// What is learned fades to 1/e in so many seconds with traffic: six hours.
@@ -168,7 +171,6 @@ impl Share {
                 ..Measured::default()
             };
         };
-        const PAIRS: f64 = 2.0;
         let alike = found.alike + PAIRS;
         Measured {
             value: Some(found.alike / found.all),
@@ -299,6 +301,11 @@ impl Learned {
         self.udp.usual()
     }
 
+    /// The usual share of packets from networks that were not met.
+    pub fn new_sources(&self) -> Option<f64> {
+        self.new.usual()
+    }
+
     /// The usual chance that two packets have the same source.
     pub fn concentration(&self) -> Option<f64> {
         (self.sources.whole > 0.0).then(|| self.sources.part / self.sources.whole)
@@ -309,10 +316,12 @@ impl Learned {
         let all = seen.packets;
         let samples = || pool.recent();
         let count = samples().count() as f64;
-        let new = samples().filter(|one| !self.memory.knows(one.network, at)).count() as f64;
+        let new = samples()
+            .filter(|one| !self.memory.knows(one.network, at))
+            .count() as f64;
         let sources = pairs(samples(), |one| Some(one.source));
         let ports = pairs(samples(), |one| (one.source_port != 0).then_some(one.source_port));
-        let (per_source, similarity) = self.per_source(seen);
+        let (per_source, similarity) = self.per_source(seen, sources);
         let countries = self.countries_of(pool);
         // A burst of one flow is not so many independent packets.
         let some = all / 4.0;
@@ -357,9 +366,9 @@ impl Learned {
                     None => self.handshake.measure(seen.handshake_seconds, variance),
                 }
             }
-            Feature::CountryDivergence => countries.map_or_else(Measured::default, |counts| {
-                divergence(&self.countries, &counts)
-            }),
+            Feature::CountryDivergence => countries
+                .as_deref()
+                .map_or_else(Measured::default, |counts| divergence(&self.countries, counts)),
         };
         Feature::ALL.map(of)
     }
@@ -370,16 +379,19 @@ impl Learned {
             self.minute += (0.0 - self.minute) * (seen.seconds / 60.0).min(1.0);
             return;
         }
-        let (per_source, similarity) = self.per_source(seen);
+        let sources = pairs(pool.recent(), |one| Some(one.source));
+        let (per_source, similarity) = self.per_source(seen, sources);
         self.seconds += seen.seconds;
         let rate = (1.0 / FADING_SECONDS).max(1.0 / self.seconds.max(1.0)) * weight;
         if seen.syn_ack > 0.0 {
-            self.completion.learn(seen.first_ack.min(seen.syn), seen.syn, rate);
+            self.completion
+                .learn(seen.first_ack.min(seen.syn), seen.syn, rate);
         }
         self.syn.learn(seen.syn, seen.packets, rate);
         let closing = seen.fin + seen.rst;
         self.closing.learn(closing, closing + seen.syn, rate);
-        self.reflected.learn(seen.reflected + seen.fragments, seen.packets, rate);
+        self.reflected
+            .learn(seen.reflected + seen.fragments, seen.packets, rate);
         self.udp.learn(seen.udp, seen.packets, rate);
         self.length.learn(Some(seen.bytes / seen.packets), rate);
         self.per_source.learn(per_source, rate);
@@ -398,9 +410,10 @@ impl Learned {
             .filter(|one| !self.memory.knows(one.network, at))
             .count();
         self.new.learn(new as f64, count, rate);
-        let sources = pairs(pool.recent(), |one| Some(one.source));
         self.sources.learn(sources.alike, sources.all, rate);
-        let ports = pairs(pool.recent(), |one| (one.source_port != 0).then_some(one.source_port));
+        let ports = pairs(pool.recent(), |one| {
+            (one.source_port != 0).then_some(one.source_port)
+        });
         self.ports.learn(ports.alike, ports.all, rate);
         for one in &seen.sightings {
             self.memory.meet(one.network, at);
@@ -420,15 +433,16 @@ impl Learned {
     /// Packets a source in a minute, and how alike the rates of sources are, where the sources of a minute are known.
     ///
     /// With S sources of rates that vary by a coefficient c, two packets have the same source with a chance of (1 + c²) / S.
-    fn per_source(&self, seen: &Observation) -> (Option<f64>, Option<f64>) {
+    fn per_source(&self, seen: &Observation, found: Pairs) -> (Option<f64>, Option<f64>) {
         let Some(sources) = seen.sources_per_minute.filter(|sources| *sources >= 1.0) else {
             return (None, None);
         };
         let per_source = (self.minute > 0.0).then(|| self.minute * 60.0 / sources);
-        let similarity = self
-            .concentration()
-            .filter(|chance| *chance > 0.0)
-            .map(|chance| (1.0 / (chance * sources)).min(1.0));
+        // Few pairs are drawn towards what is known.
+        let similarity = self.concentration().filter(|chance| *chance > 0.0).map(|usual| {
+            let chance = (found.alike + PAIRS) / (found.all + PAIRS / usual);
+            (1.0 / (chance * sources)).min(1.0)
+        });
         (per_source, similarity)
     }
 
@@ -449,6 +463,8 @@ impl Learned {
 
     /// Bytes on the heap.
     pub fn bytes(&self) -> usize {
-        self.memory.bytes() + 4 * (crate::features::KINDS + 8 + 32 + COUNTRIES + 1) + 2 * self.names.capacity()
+        self.memory.bytes()
+            + 4 * (KINDS + SIZE_COUNTS + TTL_COUNTS + COUNTRIES + 1)
+            + 2 * self.names.capacity()
     }
 }

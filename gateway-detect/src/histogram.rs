@@ -99,7 +99,10 @@ mod tests {
         let other = histogram.divergence(&[500.0, 300.0, 125.0, 25.0, 0.0]);
         assert!(other > 0.8, "{other}");
         assert!(histogram.divergence(&[0.0, 600.0, 250.0, 50.0, 900.0]) > 1.5);
-        assert!(histogram.divergence(&[0.0, 1.0, 0.0, 0.0, 0.0]) < 0.3, "one packet says nothing");
+        assert!(
+            histogram.divergence(&[0.0, 1.0, 0.0, 0.0, 0.0]) < 0.3,
+            "one packet says nothing"
+        );
     }
 
     #[test]
@@ -113,7 +116,10 @@ mod tests {
         mixed[4] += 2_000.0;
         let foreign = histogram.foreign(&mixed, &mut surplus);
         assert!((foreign - 7_000.0).abs() < 700.0, "{foreign}");
-        assert!((surplus[0] - 5_000.0).abs() < 200.0 && surplus[4] > 1_999.0, "{surplus:?}");
+        assert!(
+            (surplus[0] - 5_000.0).abs() < 200.0 && surplus[4] > 1_999.0,
+            "{surplus:?}"
+        );
         assert!(surplus[1] < 1.0 || surplus[1] < 0.1 * foreign, "{surplus:?}");
     }
 }

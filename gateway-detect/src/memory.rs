@@ -149,8 +149,10 @@ mod tests {
         for number in 0..3_000 {
             memory.meet(network(number), 1e9);
         }
-        let known = (0..3_000).filter(|number| memory.knows(network(*number), 1e9)).count();
-        assert!(known > 2_900, "{known}");
+        let known = (0..3_000)
+            .filter(|number| memory.knows(network(*number), 1e9))
+            .count();
+        assert!(known > 2_700, "{known}");
         let day = 86_400.0;
         for number in 100_000..200_000 {
             memory.meet(network(number), 1e9);
@@ -160,7 +162,9 @@ mod tests {
         for number in 0..1_000 {
             memory.meet(network(number), 1e9 + day);
         }
-        let known = (0..1_000).filter(|number| memory.knows(network(*number), 1e9 + day)).count();
+        let known = (0..1_000)
+            .filter(|number| memory.knows(network(*number), 1e9 + day))
+            .count();
         assert!(known > 990, "{known}");
         let strangers = (300_000..400_000).filter(|number| memory.knows(network(*number), 1e9));
         assert!(strangers.count() < 100);

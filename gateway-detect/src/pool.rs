@@ -53,7 +53,12 @@ impl Pool {
     /// Samples to judge the present by: those of the last second, or, where these are few, of up to ten.
     pub fn recent(&self) -> impl Iterator<Item = &Sighting> + Clone {
         let last = self.sightings.back().map_or(0.0, |(at, _)| *at);
-        let now = self.sightings.iter().rev().take_while(|(at, _)| last - at < 0.95).count();
+        let now = self
+            .sightings
+            .iter()
+            .rev()
+            .take_while(|(at, _)| last - at < 0.95)
+            .count();
         self.sightings
             .iter()
             .rev()
