@@ -33,6 +33,10 @@ const LEAST_FOREIGN: f64 = 20.0;
 const FOREIGN_SHARE: f64 = 0.3;
 /// The level before an anomaly fades so fast.
 const LEVEL_SECONDS: f64 = 30.0;
+/// A distance below this is never an alarm: as many features as there are make so much by chance.
+const NEAR: f64 = 5.0;
+/// One beyond this is, while the tail is still unknown.
+const FAR: f64 = 12.0;
 /// Scores are not higher than this.
 const HIGHEST: f64 = 10.0;
 
@@ -160,10 +164,13 @@ impl Detector {
         let volume_score = self.score(scored.exceedance);
         let more = scored.deviation > 0.0;
         let crowd = more && (volume_score >= 1.0 || scored.ramp) && self.knows();
-        let composition_score = if self.knows() && self.tail.ready() {
-            self.score(self.tail.exceedance(self.now.distance.distance))
-        } else {
+        let distance = self.now.distance.distance;
+        let composition_score = if !self.knows() || distance < NEAR {
             0.0
+        } else if self.tail.ready() {
+            self.score(self.tail.exceedance(distance))
+        } else {
+            (distance / FAR).min(HIGHEST)
         };
         let invariant = invariants::look(seen, &self.learned, self.knows(), self.own_ports());
         self.now.alarms = self.now.alarms << 1 | u32::from(composition_score >= 1.0);
