@@ -27,8 +27,13 @@ pub const REFRESH: u64 = 60;
 pub const OFFERS: u32 = 1 << 17;
 /// Words of refused attempts, two in each.
 pub const ATTEMPTS: u32 = 1 << 21;
-/// An offer can be answered for so long, in units of 2²⁸ ns: a minute.
-pub const OFFER_LIFE: u64 = 223;
+/// An offer can be answered for so long, in units of 2²⁸ ns: 9.9 s. No round trip is longer, and who does not answer is
+/// offered the same again after 1, 3, 7 and 15 s (RFC 6298, as Linux does it).
+pub const OFFER_LIFE: u64 = 37;
+/// Cells that say, at the price of one look, whether an answer may be awaited at all.
+pub const AWAITED: usize = 1 << 17;
+/// An answer is awaited for so many units of 2³⁰ ns: [`OFFER_LIFE`], rounded up, and one for another CPU's clock.
+const AWAITED_FOR: u16 = 11;
 /// An attempt that comes again sooner is no retransmission, in units of 2²⁶ ns: 0.74 s. (RFC 6298 has at least a second
 /// for the first; 67 ms are lost to rounding and some to a delay that shrank.)
 pub const SOONEST: u64 = 11;
@@ -157,6 +162,29 @@ pub fn offer<T: Tables>(tables: &T, key: &Key, now_ns: u64, packet: &Packet) {
         // A race is lost to another offer of the same word: one of the two goes either way.
         let _ = word.swap(word.get(), offered(hash, now_ns, awaited));
     }
+}
+
+/// The cell of a peer. Not keyed: who fills cells makes others look twice, no more.
+#[inline(always)]
+pub const fn awaited_at(peer: &Address, port: u16) -> usize {
+    let address = peer[0] ^ peer[1].rotate_left(7) ^ peer[2].rotate_left(14) ^ peer[3].rotate_left(21);
+    // Multipliers of xxHash (Collet).
+    let mixed = address.wrapping_mul(0x9e37_79b1) ^ (port as u32).wrapping_mul(0x85eb_ca77);
+    (mixed.wrapping_mul(0xc2b2_ae3d) >> 15) as usize & (AWAITED - 1)
+}
+
+/// What a cell says from now on: 0 is said by none.
+#[inline(always)]
+pub const fn awaited(now_ns: u64) -> u16 {
+    (now_ns >> PROOF_SHIFT) as u16 | 0x8000
+}
+
+/// Whether a cell says that an answer may be awaited: never no where an offer can still be answered.
+#[inline(always)]
+pub const fn awaits(cell: u16, now_ns: u64) -> bool {
+    let age = (now_ns >> PROOF_SHIFT).wrapping_sub(cell as u64) as u16 & 0x7fff;
+    // An age near the wrap is another CPU's later clock.
+    cell != 0 && (age <= AWAITED_FOR || age >= 0x7ffe)
 }
 
 /// An offer: 16 bits of the connection's hash, 16 of the time, and the number that answers it.

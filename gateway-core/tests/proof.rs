@@ -177,7 +177,7 @@ fn only_the_right_number_in_time_and_once_proves() {
         ("another source port", 0, elsewhere(35, 9)),
         ("another destination", 0, elsewhere(33, 200)),
         ("another port", 0, elsewhere(37, 9)),
-        ("two minutes later", 120, segment(ACK, 1, 901)),
+        ("ten seconds later", 11, segment(ACK, 1, 901)),
     ] {
         let mut world = reserved();
         world.leaves(&syn_ack);
@@ -397,6 +397,28 @@ impl<'a> Tables for &'a Attempts {
     fn attempts(&self, at: u32) -> Option<Word<'a>> {
         self.0.get(at as usize).map(Word)
     }
+}
+
+/// Nothing that can still be answered is passed over, and hours later no cell speaks for what was then.
+#[test]
+fn an_answer_is_awaited_while_its_offer_lives() {
+    let life = (proof::OFFER_LIFE + 1) << 28;
+    for offered in [0, 1, 5 * SECOND, 0x7fff << 30, 1 << 50] {
+        let cell = proof::awaited(offered);
+        for age in [0, 1, SECOND, life / 2, life] {
+            assert!(proof::awaits(cell, offered + age), "{offered} {age}");
+        }
+        assert!(proof::awaits(cell, offered.saturating_sub(SECOND)), "another CPU's clock");
+        for age in [15, 60, 3_600, 30_000] {
+            assert!(!proof::awaits(cell, offered + age * SECOND), "{offered} {age}");
+        }
+    }
+    assert!(!proof::awaits(0, 5 * SECOND), "nobody was offered anything");
+    let places: std::collections::BTreeSet<usize> = (0..10_000_u32)
+        .map(|peer| proof::awaited_at(&[0x0a00_0000 + peer, 0, 0, 0], (1_024 + peer % 7) as u16))
+        .collect();
+    // Balls into bins: of 10,000 in 2¹⁷ some 370 share one.
+    assert!(places.len() > 9_400, "{}", places.len());
 }
 
 /// A word holds two attempts, so one is forgotten when two others have come to its word: of a flood of F first SYNs a second

@@ -107,7 +107,7 @@ extern "C" fn weir_leaving(place: *const PacketPlace, number: u32, now_ns: u64) 
     let syn_ack = packet.protocol == ipv4::TCP
         && packet.tcp_flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN | tcp::ACK;
     if syn_ack && generation.flags & flags::OFFERS != 0 {
-        proof::offer(&Proofs, &proofs::key(), now_ns, packet);
+        proofs::offer(packet, now_ns);
     }
     profiles::leaving(
         packet,

@@ -428,7 +428,8 @@ impl judge::Environment for Environment {
 
     #[inline(always)]
     fn answer(&self, packet: &Packet) -> bool {
-        proofs::weir_answer(proofs::place(packet), self.half, self.now_ns) != 0
+        proofs::awaited(packet, self.now_ns)
+            && proofs::weir_answer(proofs::place(packet), self.half, self.now_ns) != 0
     }
 
     #[inline(always)]

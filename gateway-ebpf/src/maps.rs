@@ -114,6 +114,10 @@ pub(crate) static PROOFS: Array<[u64; 8], 131_072, { BPF_F_MMAPABLE as usize }> 
 #[btf_map]
 pub(crate) static OFFERS: Array<u64, { proof::OFFERS as usize }> = Array::new();
 
+/// Who may answer one: cells, by the peer.
+#[btf_map]
+pub(crate) static AWAITED: Array<[u16; proof::AWAITED], 1> = Array::new();
+
 /// Attempts: SYNs that were refused.
 #[btf_map]
 pub(crate) static ATTEMPTS: Array<u64, { proof::ATTEMPTS as usize }> = Array::new();

@@ -4,7 +4,7 @@ use gateway_core::{
     hash::{self, Key},
     image::{Generation, half},
     limit,
-    packet::Packet,
+    packet::{Address, Packet},
     proof::{self, Standing, Tables},
 };
 
@@ -65,6 +65,32 @@ pub(crate) fn packet<'a>(place: *const PacketPlace) -> Option<&'a Packet> {
 #[inline(always)]
 pub(crate) fn generation(number: u32) -> Option<&'static Generation> {
     maps::GENERATIONS.get(half(number, 1, 0))
+}
+
+/// The cell that says whether an answer of a peer may be awaited.
+#[inline(always)]
+fn cell(peer: &Address, port: u16) -> Option<*mut u16> {
+    let cells = maps::AWAITED.get_ptr_mut(0)?;
+    // SAFETY: an element of the array; the mask of the place holds it there.
+    Some(unsafe { cells.cast::<u16>().add(proof::awaited_at(peer, port)) })
+}
+
+/// Whether an answer of the packet's source may be awaited.
+#[inline(always)]
+pub(crate) fn awaited(packet: &Packet, now_ns: u64) -> bool {
+    // SAFETY: a cell of a map element.
+    cell(&packet.source, packet.source_port)
+        .is_some_and(|cell| proof::awaits(unsafe { cell.read_volatile() }, now_ns))
+}
+
+/// Remembers the offer of a packet that leaves.
+#[inline(always)]
+pub(crate) fn offer(packet: &Packet, now_ns: u64) {
+    proof::offer(&Proofs, &key(), now_ns, packet);
+    if let Some(cell) = cell(&packet.destination, packet.destination_port) {
+        // SAFETY: a cell of a map element; who writes at the same time writes nearly the same.
+        unsafe { cell.write_volatile(proof::awaited(now_ns)) };
+    }
 }
 
 /// [`proof::standing`]; its number.

@@ -90,7 +90,8 @@ impl Both {
     /// A frame leaves, on both.
     pub fn leaves(&mut self, frame: &[u8]) -> Result<()> {
         self.twin.leaves(frame);
-        Ok(self.program.leaves(frame)?)
+        self.program.leaves(frame, 1)?;
+        Ok(())
     }
 
     /// Judges one frame in the kernel alone, for those who look at something else than its verdict.

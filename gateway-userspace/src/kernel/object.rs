@@ -41,6 +41,7 @@ pub(super) const MAPS: &[&str] = &[
     "SHARED",
     "PROOFS",
     "OFFERS",
+    "AWAITED",
     "ATTEMPTS",
     "NOTICES",
     "SAMPLES",

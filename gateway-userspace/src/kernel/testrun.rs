@@ -109,15 +109,15 @@ impl TestProgram {
             .unwrap_or(0)
     }
 
-    /// Shows a frame of at least 14 bytes to the program that sees what leaves.
-    pub fn leaves(&self, frame: &[u8]) -> Result<(), KernelError> {
+    /// Shows a frame of at least 14 bytes `repeat` times to the program that sees what leaves; the time it takes each.
+    pub fn leaves(&self, frame: &[u8], repeat: u32) -> Result<Duration, KernelError> {
         let missing = || KernelError::Load {
             why: "the object has no program for what leaves".into(),
         };
         let program = self.object.program(handshakes::EGRESS).ok_or_else(missing)?;
         let fd = program.fd().map_err(|_| missing())?;
-        sys::test_run(std::os::fd::AsFd::as_fd(fd), frame, 1)
-            .map(drop)
+        sys::test_run(std::os::fd::AsFd::as_fd(fd), frame, repeat)
+            .map(|(_, ns)| Duration::from_nanos(u64::from(ns)))
             .map_err(|source| io_error("cannot test-run the program".into(), source))
     }
 

@@ -13,7 +13,7 @@ use weir::{
 };
 use weir_tests::{
     bpffs::BpffsDir,
-    frame::{ACK, Frame, TPID_8021Q},
+    frame::{ACK, Frame, SYN, TPID_8021Q},
 };
 
 /// A policy and a frame.
@@ -21,6 +21,8 @@ struct Row {
     name: &'static str,
     policy: String,
     frame: Vec<u8>,
+    /// It goes out, and no verdict is asked for.
+    leaves: bool,
 }
 
 /// A row made ready: its own maps and program.
@@ -28,6 +30,7 @@ struct Ready {
     name: &'static str,
     program: TestProgram,
     frame: Vec<u8>,
+    leaves: bool,
     times: Vec<Duration>,
     _dataplane: Dataplane,
     _bpffs: BpffsDir,
@@ -96,7 +99,22 @@ fn rows() -> Vec<Row> {
         .tcp(40_000, 80, ACK)
         .build();
     let blind = |limits: &str| policy_of(BLIND, "", "profile = false", limits);
-    let row = |name, policy: String, frame| Row { name, policy, frame };
+    let row = |name, policy: String, frame| Row {
+        name,
+        policy,
+        frame,
+        leaves: false,
+    };
+    let leaving = |name, keys: &str, flags, payload: &[u8]| Row {
+        name,
+        policy: policy_of(BLIND, "", keys, PASSED),
+        frame: Frame::new()
+            .ip("203.0.113.10", "192.0.2.1")
+            .tcp(80, 40_000, flags)
+            .payload(payload)
+            .build(),
+        leaves: true,
+    };
     let nothing = format!(
         "version = 1\n[source]\nmax_tracked = 4096\n[sampling]\n{BLIND}\n[default]\nprofile = false\n"
     );
@@ -144,6 +162,20 @@ fn rows() -> Vec<Row> {
             policy_of(SAMPLED, LIST, "", FULL),
             plain(),
         ),
+        leaving("on the way out: data, profile", "", ACK, &[0; 1_000]),
+        leaving("on the way out: SYN-ACK, profile", "", SYN | ACK, &[]),
+        leaving(
+            "on the way out: data, profile and time",
+            "time = true",
+            ACK,
+            &[0; 1_000],
+        ),
+        leaving(
+            "on the way out: SYN-ACK, profile and time",
+            "time = true",
+            SYN | ACK,
+            &[],
+        ),
     ]
 }
 
@@ -159,6 +191,7 @@ fn ready(row: Row) -> Result<Ready> {
         name: row.name,
         program,
         frame: row.frame,
+        leaves: row.leaves,
         times: Vec::new(),
         _dataplane: dataplane,
         _bpffs: bpffs,
@@ -188,7 +221,11 @@ fn run() -> Result<()> {
     let mut rows: Vec<Ready> = rows().into_iter().map(ready).collect::<Result<_>>()?;
     for _ in 0..rounds {
         for row in &mut rows {
-            let (_, time) = row.program.run(&row.frame, repeat)?;
+            let time = if row.leaves {
+                row.program.leaves(&row.frame, repeat)?
+            } else {
+                row.program.run(&row.frame, repeat)?.1
+            };
             row.times.push(time);
         }
     }
