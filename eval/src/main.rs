@@ -3,6 +3,18 @@
 
 mod nab;
 
+use std::path::PathBuf;
+
+use clap::Parser;
+
+#[derive(Parser)]
+struct Cli {
+    /// A folder in the form of the Numenta Anomaly Benchmark: data/**.csv and windows.json
+    #[arg(long, value_name = "FOLDER")]
+    nab: PathBuf,
+}
+
 fn main() -> anyhow::Result<()> {
-    nab::run()
+    nab::run(&Cli::parse().nab)?;
+    Ok(())
 }

@@ -21,6 +21,7 @@ pub mod metrics;
 mod notify;
 pub mod policy;
 pub mod replay;
+pub mod series;
 pub mod state;
 pub mod traffic;
 pub mod twin;

@@ -4,6 +4,7 @@
 mod args;
 mod ban;
 mod detach;
+mod detect;
 mod doctor;
 mod events;
 mod explain;
@@ -102,6 +103,7 @@ enum Command {
     Explain(explain::Args),
     Replay(replay::Args),
     Record(record::Args),
+    Detect(detect::Args),
 }
 
 /// What every command needs to know.
@@ -182,6 +184,7 @@ fn dispatch(command: Command, context: &Context) -> Result<ExitCode, Failure> {
         Command::Explain(args) => explain::run(&args, context),
         Command::Replay(args) => replay::run(&args, context),
         Command::Record(args) => record::run(&args, context),
+        Command::Detect(args) => detect::run(&args, context),
     }
 }
 
