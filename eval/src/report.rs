@@ -1,0 +1,508 @@
+//! The table, and the same as JSON.
+
+use std::{collections::BTreeMap, fmt::Write, path::Path, time::Duration};
+
+use gateway_detect::Kind;
+use serde_json::{Value, json};
+
+use crate::{
+    demands::{Demand, rightly},
+    model::frames::Captured,
+    nab,
+    run::{
+        crowds::{Modelled, Recorded},
+        injected::{Trial, confusion},
+        normal::Weeks,
+        watch::{Entry, when},
+    },
+};
+
+/// What came of a service.
+#[derive(Debug)]
+pub(crate) struct ServiceResults {
+    pub(crate) weeks: Weeks,
+    pub(crate) attacks: Vec<Trial>,
+    pub(crate) cold: Vec<Trial>,
+    pub(crate) crowds: Vec<Modelled>,
+    pub(crate) captures: Vec<Trial>,
+}
+
+/// What came of it all.
+#[derive(Debug)]
+pub(crate) struct Results {
+    pub(crate) seed: u64,
+    pub(crate) weeks: f64,
+    pub(crate) quick: bool,
+    pub(crate) one_in: f64,
+    pub(crate) services: Vec<ServiceResults>,
+    pub(crate) recorded: Option<Recorded>,
+    pub(crate) benchmark: Option<Result<f64, String>>,
+    pub(crate) captures: Vec<Captured>,
+    pub(crate) took: Duration,
+}
+
+/// The score of the benchmark.
+pub(crate) fn benchmark(folder: &Path) -> Result<f64, String> {
+    let _ = folder;
+    nab::run().map(|()| f64::NAN).map_err(|error| format!("{error:#}"))
+}
+
+/// The most lines of reasons that are printed of each sort.
+const MOST: usize = 12;
+
+/// Delays and shares of the trials that are alike.
+struct Line {
+    trials: usize,
+    any: usize,
+    right: usize,
+    last: usize,
+    median: Option<f64>,
+    most: Option<f64>,
+    over: Option<f64>,
+}
+
+impl Line {
+    fn of(trials: &[&Trial]) -> Self {
+        let mut delays: Vec<f64> = trials.iter().filter_map(|trial| trial.right).collect();
+        delays.sort_by(f64::total_cmp);
+        let mut over: Vec<f64> = trials
+            .iter()
+            .filter(|trial| trial.any.is_some())
+            .map(|trial| trial.over.unwrap_or(f64::INFINITY))
+            .collect();
+        over.sort_by(f64::total_cmp);
+        Self {
+            trials: trials.len(),
+            any: trials.iter().filter(|trial| trial.any.is_some()).count(),
+            right: delays.len(),
+            last: trials.iter().filter(|trial| rightly(trial)).count(),
+            median: delays.get(delays.len() / 2).copied(),
+            most: delays.last().copied(),
+            over: over.get(over.len() / 2).copied(),
+        }
+    }
+
+    fn cells(&self) -> String {
+        let percent = |of: usize| 100.0 * of as f64 / self.trials.max(1) as f64;
+        let seconds = |value: Option<f64>| match value {
+            Some(value) if value.is_finite() => format!("{value:.1}"),
+            Some(_) => "never".to_owned(),
+            None => "-".to_owned(),
+        };
+        format!(
+            "{:>6} {:>6.0}% {:>6.0}% {:>6.0}% {:>8} {:>8} {:>8}",
+            self.trials,
+            percent(self.any),
+            percent(self.right),
+            percent(self.last),
+            seconds(self.median),
+            seconds(self.most),
+            seconds(self.over)
+        )
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "trials": self.trials,
+            "attack": self.any,
+            "right_kind": self.right,
+            "right_kind_at_end": self.last,
+            "delay_median_seconds": self.median,
+            "delay_max_seconds": self.most,
+            "over_median_seconds": self.over.filter(|over| over.is_finite()),
+        })
+    }
+}
+
+const HEAD: &str = "trials  attack   right  at end   median      max     over";
+
+/// Trials in groups, by a key.
+fn groups<'a, K: Ord>(
+    trials: impl Iterator<Item = &'a Trial>,
+    key: impl Fn(&Trial) -> K,
+) -> BTreeMap<K, Vec<&'a Trial>> {
+    let mut groups: BTreeMap<K, Vec<&Trial>> = BTreeMap::new();
+    for trial in trials {
+        groups.entry(key(trial)).or_default().push(trial);
+    }
+    groups
+}
+
+/// Strengths as keys.
+fn strength(trial: &Trial) -> u64 {
+    (trial.strength * 100.0).round() as u64
+}
+
+/// The table.
+pub(crate) fn text(results: &Results, demands: &[Demand]) -> String {
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    let _ = write_text(&mut out, results, demands);
+    out
+}
+
+fn write_text(out: &mut String, results: &Results, demands: &[Demand]) -> std::fmt::Result {
+    writeln!(
+        out,
+        "seed {}, {} weeks, one packet in {} sampled{}",
+        results.seed,
+        results.weeks,
+        results.one_in,
+        if results.quick { ", quick" } else { "" }
+    )?;
+    writeln!(out, "\nNormal traffic")?;
+    writeln!(
+        out,
+        "{:<12} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8}",
+        "service", "learned", "attacks", "a day", "a week", "stealth", "a week", "crowds", "attack s", "us/look"
+    )?;
+    for service in &results.services {
+        let weeks = &service.weeks;
+        let attacks = weeks.false_attacks.len() as f64;
+        let stealths = weeks.stealths.len() as f64;
+        writeln!(
+            out,
+            "{:<12} {:>9} {:>9} {:>8.3} {:>8.2} {:>8} {:>8.2} {:>8} {:>9} {:>8.2}",
+            weeks.plan.name,
+            weeks
+                .learned_after
+                .map_or_else(|| "never".to_owned(), |after| format!("{:.1} h", after / 3600.0)),
+            weeks.false_attacks.len(),
+            attacks / weeks.weeks / 7.0,
+            attacks / weeks.weeks,
+            weeks.stealths.len(),
+            stealths / weeks.weeks,
+            weeks.crowds,
+            weeks.said.attack,
+            weeks.detector_seconds / weeks.looks.max(1) as f64 * 1e6
+        )?;
+    }
+    for service in &results.services {
+        entries(out, service.weeks.plan.name, "false attacks", &service.weeks.false_attacks, when)?;
+        entries(out, service.weeks.plan.name, "false stealth", &service.weeks.stealths, when)?;
+    }
+    attacks_text(out, results)?;
+    captures_text(out, results)?;
+    crowds_text(out, results)?;
+    writeln!(out, "\nDemands (took {:.0} s)", results.took.as_secs_f64())?;
+    for demand in demands {
+        let met = match demand.met {
+            Some(true) => "PASS",
+            Some(false) => "FAIL",
+            None => "-",
+        };
+        writeln!(out, "{met:<5} {}: {}", demand.what, demand.found)?;
+    }
+    Ok(())
+}
+
+/// False alarms: by what they are put down to, and the first of them.
+fn entries(
+    out: &mut String,
+    service: &str,
+    what: &str,
+    entries: &[Entry],
+    name: impl Fn(f64) -> String,
+) -> std::fmt::Result {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let mut causes: BTreeMap<String, usize> = BTreeMap::new();
+    for entry in entries {
+        let names: Vec<&str> = entry.oddities.iter().map(|oddity| oddity.name()).collect();
+        let names = if names.is_empty() { "nothing odd".to_owned() } else { names.join("+") };
+        *causes.entry(format!("{} during {names}", entry.verdict)).or_insert(0) += 1;
+    }
+    let mut causes: Vec<_> = causes.into_iter().collect();
+    causes.sort_by(|a, b| b.1.cmp(&a.1));
+    writeln!(out, "\n{service}: {} {what}", entries.len())?;
+    for (cause, count) in causes.iter().take(MOST) {
+        writeln!(out, "  {count:>5} {cause}")?;
+    }
+    for entry in entries.iter().take(MOST) {
+        let names: Vec<&str> = entry.oddities.iter().map(|oddity| oddity.name()).collect();
+        writeln!(out, "  {} {} [{}] {}", name(entry.at), entry.verdict, names.join("+"), entry.why.line())?;
+    }
+    Ok(())
+}
+
+fn attacks_text(out: &mut String, results: &Results) -> std::fmt::Result {
+    let all = || results.services.iter().flat_map(|service| &service.attacks);
+    if all().next().is_some() {
+        writeln!(out, "\nAttacks, by form and strength (times the traffic they are put into)")?;
+        writeln!(out, "{:<22} {:>8}  {HEAD}", "form", "strength")?;
+        for ((_, name, _), trials) in groups(all(), |trial| (trial.kind, trial.name.clone(), strength(trial))) {
+            writeln!(out, "{name:<22} {:>8.2}  {}", trials[0].strength, Line::of(&trials).cells())?;
+        }
+        writeln!(out, "\nAttacks of 1x and more, by service and moment")?;
+        writeln!(out, "{:<22} {:>8}  {HEAD}", "service", "moment")?;
+        let strong = all().filter(|trial| trial.strength >= 1.0);
+        for ((service, moment), trials) in groups(strong, |trial| (trial.service, trial.moment)) {
+            writeln!(out, "{service:<22} {moment:>8}  {}", Line::of(&trials).cells())?;
+        }
+        writeln!(out, "\nWhat was said at the end of attacks of 1x and more")?;
+        let strong: Vec<Trial> = all().filter(|trial| trial.strength >= 1.0).cloned().collect();
+        let counts = confusion(&strong);
+        let mut columns: Vec<&String> = counts.keys().map(|(_, said)| said).collect();
+        columns.sort();
+        columns.dedup();
+        write!(out, "{:<14}", "")?;
+        for column in &columns {
+            write!(out, " {column:>12}")?;
+        }
+        writeln!(out)?;
+        for kind in Kind::ALL {
+            write!(out, "{:<14}", kind.name())?;
+            for column in &columns {
+                write!(out, " {:>12}", counts.get(&(kind, (*column).clone())).copied().unwrap_or(0))?;
+            }
+            writeln!(out)?;
+        }
+        misses(out, "Attacks of 1x and more that were not called by their kind within 3 s", all(), 3.0)?;
+    }
+    let cold = || results.services.iter().flat_map(|service| &service.cold);
+    if cold().next().is_some() {
+        writeln!(out, "\nFrom the first seconds on, nothing learned")?;
+        writeln!(out, "{:<22} {:>8}  {HEAD}", "form", "strength")?;
+        for ((_, name, _), trials) in groups(cold(), |trial| (trial.kind, trial.name.clone(), strength(trial))) {
+            writeln!(out, "{name:<22} {:>8.2}  {}", trials[0].strength, Line::of(&trials).cells())?;
+        }
+    }
+    Ok(())
+}
+
+/// The trials that are too late, first those that are strongest.
+fn misses<'a>(
+    out: &mut String,
+    title: &str,
+    trials: impl Iterator<Item = &'a Trial>,
+    within: f64,
+) -> std::fmt::Result {
+    let mut late: Vec<&Trial> = trials
+        .filter(|trial| trial.strength >= 1.0 && trial.right.is_none_or(|delay| delay > within))
+        .collect();
+    if late.is_empty() {
+        return Ok(());
+    }
+    late.sort_by(|a, b| b.strength.total_cmp(&a.strength));
+    writeln!(out, "\n{title}: {}", late.len())?;
+    for trial in late.iter().take(3 * MOST) {
+        writeln!(
+            out,
+            "  {} {}x ({:.0}/s) on {} ({}): {}, at end {}: {}",
+            trial.name,
+            trial.strength,
+            trial.rate,
+            trial.service,
+            trial.moment,
+            trial.right.map_or_else(
+                || "never by its kind".to_owned(),
+                |delay| format!("after {delay:.1} s")
+            ),
+            trial.last,
+            trial.why.line()
+        )?;
+    }
+    Ok(())
+}
+
+fn captures_text(out: &mut String, results: &Results) -> std::fmt::Result {
+    if results.captures.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\nCaptures")?;
+    for captured in &results.captures {
+        writeln!(
+            out,
+            "{}: {}, {} frames in {:.3} s, {} others left out",
+            captured.name,
+            captured.kind.name(),
+            captured.frames.len(),
+            captured.seconds,
+            captured.others
+        )?;
+    }
+    let all = || results.services.iter().flat_map(|service| &service.captures);
+    writeln!(out, "{:<32} {:>8} {:>8}  {HEAD}", "capture", "moment", "strength")?;
+    for ((name, crowd, _), trials) in
+        groups(all(), |trial| (trial.name.clone(), trial.moment == "crowd", strength(trial)))
+    {
+        let moment = if crowd { "crowd" } else { "normal" };
+        writeln!(out, "{name:<32} {moment:>8} {:>8.2}  {}", trials[0].strength, Line::of(&trials).cells())?;
+    }
+    misses(out, "Captures that were not called by their kind within 1 s", all(), 1.0 + 1e-6)
+}
+
+fn crowds_text(out: &mut String, results: &Results) -> std::fmt::Result {
+    let all: Vec<&Modelled> = results.services.iter().flat_map(|service| &service.crowds).collect();
+    if !all.is_empty() {
+        writeln!(out, "\nCrowds modelled")?;
+        let mut by: BTreeMap<(&str, &str), Vec<&Modelled>> = BTreeMap::new();
+        for crowd in &all {
+            by.entry((crowd.service, crowd.moment)).or_default().push(crowd);
+        }
+        writeln!(
+            out,
+            "{:<12} {:>8} {:>7} {:>7} {:>9} {:>9} {:>8} {:>8}",
+            "service", "moment", "crowds", "called", "median s", "max s", "attacks", "stealth"
+        )?;
+        for ((service, moment), crowds) in by {
+            let mut delays: Vec<f64> = crowds.iter().filter_map(|crowd| crowd.called_after).collect();
+            delays.sort_by(f64::total_cmp);
+            let seconds = |value: Option<&f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.0}"));
+            writeln!(
+                out,
+                "{service:<12} {moment:>8} {:>7} {:>7} {:>9} {:>9} {:>8} {:>8}",
+                crowds.len(),
+                delays.len(),
+                seconds(delays.get(delays.len() / 2)),
+                seconds(delays.last()),
+                crowds.iter().map(|crowd| crowd.attacks.len()).sum::<usize>(),
+                crowds.iter().map(|crowd| crowd.stealths.len()).sum::<usize>()
+            )?;
+        }
+        for crowd in all.iter().filter(|crowd| !crowd.attacks.is_empty()).take(MOST) {
+            let entry = &crowd.attacks[0];
+            writeln!(
+                out,
+                "  {} ({}), {}: {} {}",
+                crowd.service,
+                crowd.moment,
+                crowd.shape,
+                entry.verdict,
+                entry.why.line()
+            )?;
+        }
+        for crowd in all.iter().filter(|crowd| crowd.called_after.is_none()).take(MOST) {
+            writeln!(out, "  {} ({}), {}: not called a crowd", crowd.service, crowd.moment, crowd.shape)?;
+        }
+    }
+    if let Some(recorded) = &results.recorded {
+        writeln!(
+            out,
+            "\nWorld Cup 98: {} minutes, {} with an attack, {} with stealth; seconds: {} quiet, {} crowd, {} learning",
+            recorded.minutes,
+            recorded.attack_minutes,
+            recorded.stealth_minutes,
+            recorded.said.quiet,
+            recorded.said.crowd,
+            recorded.said.learning
+        )?;
+        for rise in &recorded.rises {
+            writeln!(
+                out,
+                "  rise at {}, {:.1} times, {} minutes: {}",
+                rise.begins,
+                rise.factor,
+                rise.minutes + 1,
+                rise.called_after.map_or_else(
+                    || "not called a crowd".to_owned(),
+                    |after| format!("called a crowd after {after} minutes")
+                )
+            )?;
+        }
+        for (sort, found) in [("attack", &recorded.attacks), ("stealth", &recorded.stealths)] {
+            for (at, entry) in found.iter().take(MOST) {
+                writeln!(out, "  {sort} at {at}: {} {}", entry.verdict, entry.why.line())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn entry_json(entry: &Entry) -> Value {
+    json!({
+        "at": entry.at,
+        "verdict": entry.verdict.name(),
+        "kind": entry.verdict.kind().map(Kind::name),
+        "oddities": entry.oddities.iter().map(|oddity| oddity.name()).collect::<Vec<_>>(),
+        "why": entry.why.json(),
+    })
+}
+
+fn trial_json(trial: &Trial) -> Value {
+    json!({
+        "name": trial.name,
+        "kind": trial.kind.name(),
+        "service": trial.service,
+        "moment": trial.moment,
+        "strength": trial.strength,
+        "packets_per_second": trial.rate,
+        "attack_after_seconds": trial.any,
+        "right_kind_after_seconds": trial.right,
+        "at_end": trial.last.name(),
+        "at_end_kind": trial.last.kind().map(Kind::name),
+        "over_after_seconds": trial.over,
+        "called_before": trial.early,
+        "why": trial.why.json(),
+    })
+}
+
+/// The same as one object.
+pub(crate) fn json(results: &Results, demands: &[Demand]) -> Value {
+    let all = || results.services.iter().flat_map(|service| &service.attacks);
+    let forms: Vec<Value> = groups(all(), |trial| (trial.name.clone(), strength(trial)))
+        .into_iter()
+        .map(|((name, _), trials)| {
+            let mut line = Line::of(&trials).json();
+            line["name"] = json!(name);
+            line["kind"] = json!(trials[0].kind.name());
+            line["strength"] = json!(trials[0].strength);
+            line
+        })
+        .collect();
+    let strong: Vec<Trial> = all().filter(|trial| trial.strength >= 1.0).cloned().collect();
+    json!({
+        "schema": 1,
+        "seed": results.seed,
+        "weeks": results.weeks,
+        "quick": results.quick,
+        "one_in": results.one_in,
+        "took_seconds": results.took.as_secs_f64(),
+        "services": results.services.iter().map(|service| {
+            let weeks = &service.weeks;
+            json!({
+                "service": weeks.plan.name,
+                "weeks": weeks.weeks,
+                "learned_after_seconds": weeks.learned_after,
+                "seconds": weeks.said.json(),
+                "seconds_in_tenths": weeks.in_tenths,
+                "crowds": weeks.crowds,
+                "false_attacks": weeks.false_attacks.iter().map(entry_json).collect::<Vec<_>>(),
+                "stealths": weeks.stealths.iter().map(entry_json).collect::<Vec<_>>(),
+                "look_seconds": weeks.detector_seconds / weeks.looks.max(1) as f64,
+                "modelled_crowds": service.crowds.iter().map(|crowd| json!({
+                    "moment": crowd.moment,
+                    "shape": crowd.shape,
+                    "called_after_seconds": crowd.called_after,
+                    "seconds": crowd.said.json(),
+                    "attacks": crowd.attacks.iter().map(entry_json).collect::<Vec<_>>(),
+                    "stealths": crowd.stealths.iter().map(entry_json).collect::<Vec<_>>(),
+                })).collect::<Vec<_>>(),
+                "cold": service.cold.iter().map(trial_json).collect::<Vec<_>>(),
+                "captures": service.captures.iter().map(trial_json).collect::<Vec<_>>(),
+                "attacks": service.attacks.iter().map(trial_json).collect::<Vec<_>>(),
+            })
+        }).collect::<Vec<_>>(),
+        "attacks": forms,
+        "confusion": confusion(&strong).into_iter().map(|((kind, said), count)| json!({
+            "kind": kind.name(), "said": said, "count": count,
+        })).collect::<Vec<_>>(),
+        "world_cup": results.recorded.as_ref().map(|recorded| json!({
+            "minutes": recorded.minutes,
+            "attack_minutes": recorded.attack_minutes,
+            "stealth_minutes": recorded.stealth_minutes,
+            "seconds": recorded.said.json(),
+            "rises": recorded.rises.iter().map(|rise| json!({
+                "begins": rise.begins,
+                "factor": rise.factor,
+                "minutes": rise.minutes + 1,
+                "called_after_minutes": rise.called_after,
+            })).collect::<Vec<_>>(),
+        })),
+        "nab": results.benchmark.as_ref().and_then(|score| score.as_ref().ok()),
+        "demands": demands.iter().map(|demand| json!({
+            "demand": demand.what, "found": demand.found, "met": demand.met,
+        })).collect::<Vec<_>>(),
+    })
+}
