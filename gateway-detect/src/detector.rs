@@ -23,7 +23,12 @@ pub const LEARNING_SECONDS: f64 = 600.0;
 const CONFIRMED: (u32, u32) = (2, 3);
 /// An anomaly is over after so many seconds without.
 const OVER_AFTER: f64 = 10.0;
-/// A crowd is over after so many.
+/// A crowd is one after so many seconds, and if it is no rarity, only from so many times the usual on.
+const CROWD_AFTER: f64 = 15.0;
+const CROWD: f64 = 2.0;
+/// Packets a second that are not many, however few are usual.
+const LEAST_CROWD: f64 = 100.0;
+/// It is over after so many.
 const CROWD_OVER_AFTER: f64 = 60.0;
 /// What lasts so long is the new usual: six hours of something that is little, a day of an attack.
 const LASTING: (f64, f64) = (6.0 * 3_600.0, 24.0 * 3_600.0);
@@ -31,12 +36,16 @@ const LASTING: (f64, f64) = (6.0 * 3_600.0, 24.0 * 3_600.0);
 const LEAST_FOREIGN: f64 = 20.0;
 /// The same as a share of what is usual.
 const FOREIGN_SHARE: f64 = 0.3;
+const VAGUE_SHARE: f64 = 0.7;
 /// The level before an anomaly fades so fast.
 const LEVEL_SECONDS: f64 = 30.0;
 /// A distance below this is never an alarm: as many features as there are make so much by chance.
 const NEAR: f64 = 5.0;
 /// One beyond this is, while the tail is still unknown.
 const FAR: f64 = 12.0;
+/// The least score that can be an alarm, where what is foreign is this many times what is usual.
+const HALF: f64 = 0.5;
+const MUCH: f64 = 1.5;
 /// Scores are not higher than this.
 const HIGHEST: f64 = 10.0;
 
@@ -85,6 +94,8 @@ struct Now {
     alarms: u32,
     /// Packets a second before.
     level: Option<f64>,
+    /// Seconds that there has been much.
+    many: f64,
     /// When an alarm was last, and when the volume was last beyond the usual.
     alarmed: Option<f64>,
     crowded: Option<f64>,
@@ -129,7 +140,13 @@ impl Detector {
 
     /// Looks at a tenth of a second, for floods that need no baseline. Learns nothing.
     pub fn glance(&mut self, at: f64, seen: &Observation) -> Option<Change> {
-        let alarm = invariants::look(seen, &self.learned, self.knows(), self.own_ports())?;
+        let alarm = invariants::look(
+            seen,
+            &self.now.pool,
+            &self.learned,
+            self.knows(),
+            self.own_ports(),
+        )?;
         let rate = seen.seconds.max(1e-3);
         // A tenth of a second must say it by itself: a burst may be an accident.
         if alarm.foreign / rate < 2.0 * LEAST_FOREIGN || alarm.foreign < 50.0 {
@@ -163,7 +180,12 @@ impl Detector {
         self.finding.expected_packets_per_second = scored.expected;
         let volume_score = self.score(scored.exceedance);
         let more = scored.deviation > 0.0;
-        let crowd = more && (volume_score >= 1.0 || scored.ramp) && self.knows();
+        let many = more
+            && (volume_score >= 1.0
+                || scored.ramp
+                || volume_score >= HALF && rate >= CROWD * scored.expected.max(LEAST_CROWD));
+        self.now.many = if many { self.now.many + seen.seconds } else { 0.0 };
+        let crowd = self.now.many >= CROWD_AFTER && self.knows();
         let distance = self.now.distance.distance;
         let composition_score = if !self.knows() || distance < NEAR {
             0.0
@@ -172,8 +194,27 @@ impl Detector {
         } else {
             (distance / FAR).min(HIGHEST)
         };
-        let invariant = invariants::look(seen, &self.learned, self.knows(), self.own_ports());
-        self.now.alarms = self.now.alarms << 1 | u32::from(composition_score >= 1.0);
+        let invariant = invariants::look(
+            seen,
+            &self.now.pool,
+            &self.learned,
+            self.knows(),
+            self.own_ports(),
+        );
+        // What is half as unusual as an alarm is one if there is as much of it as of everything else.
+        let foreign = (composition_score >= HALF).then(|| {
+            let (pool, learned) = (&self.now.pool, &self.learned);
+            Foreign::of(seen, pool, learned, &self.usual, &self.now.distance, at)
+        });
+        // A transfer of much data is unusual and nobody's concern.
+        let foreign = foreign.filter(|foreign| foreign.packets > 0.0 || foreign.kind != Kind::FewSources);
+        let usual = self.usual_rate();
+        let much = foreign.is_some_and(|foreign| {
+            let times = foreign.packets / seen.seconds.max(1e-3) / usual;
+            composition_score >= 1.0 - (1.0 - HALF) * (times / MUCH).min(1.0)
+        });
+        self.now.alarms =
+            self.now.alarms << 1 | u32::from(foreign.is_some() && (composition_score >= 1.0 || much));
         let lately = (self.now.alarms & ((1 << CONFIRMED.1) - 1)).count_ones();
         let confirmed = lately >= CONFIRMED.0 && self.now.alarms & 1 != 0;
         let mut look = Look {
@@ -186,27 +227,31 @@ impl Detector {
         if let Some(alarm) = invariant {
             look.kind = Some(alarm.kind);
             look.foreign = alarm.foreign / seen.seconds.max(1e-3);
-        } else if confirmed {
-            let foreign = Foreign::of(
-                seen,
-                &self.now.pool,
-                &self.learned,
-                &self.usual,
-                &self.now.distance,
-                at,
-            );
+        } else if let Some(foreign) = foreign.filter(|_| confirmed) {
             look.foreign = foreign.packets / seen.seconds.max(1e-3);
             look.kind = Some(foreign.kind);
         }
         look
     }
 
+    /// Packets a second that are usual: of the season's and of the last half minute's the fewer, for there may be a crowd.
+    fn usual_rate(&self) -> f64 {
+        let level = self.now.level.unwrap_or(0.0);
+        level.min(self.finding.expected_packets_per_second).max(1.0)
+    }
+
     /// Whether what is foreign is so much that it is an attack.
     fn much(&self, seen: &Observation, look: &Look) -> bool {
         let level = self.now.level.unwrap_or(0.0);
-        let usual = level.min(self.finding.expected_packets_per_second.max(1.0));
+        let usual = self.usual_rate();
         let raised = seen.rate() >= level + 0.4 * look.foreign || look.volume_score >= 1.0 || look.crowd;
-        look.foreign >= LEAST_FOREIGN && look.foreign >= FOREIGN_SHARE * usual && raised
+        // What is told by its sources alone may be a partner's batch; it must be as much as all the rest.
+        let share = if look.kind.is_some_and(vague) {
+            VAGUE_SHARE
+        } else {
+            FOREIGN_SHARE
+        };
+        look.foreign >= LEAST_FOREIGN && look.foreign >= share * usual && raised
     }
 
     fn decide(&mut self, at: f64, seen: &Observation, look: &Look) -> Option<Change> {

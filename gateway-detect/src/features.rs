@@ -281,6 +281,11 @@ impl Learned {
         seen.syn_ack > 0.0 || self.completion.whole > 0.0
     }
 
+    /// Packets a second in the last minute with nothing unusual.
+    pub fn rate(&self) -> f64 {
+        self.minute
+    }
+
     /// The usual share of SYNs.
     pub fn syn_share(&self) -> Option<f64> {
         self.syn.usual()

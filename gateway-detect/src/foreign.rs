@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use gateway_core::{
-    profile::reflects,
+    profile::{SIZE_COUNTS, reflects},
     wire::{ipv4, tcp},
 };
 use ipnet::IpNet;
@@ -15,18 +15,27 @@ use crate::{
     histogram::Histogram,
     invariants::scans,
     observe::{Observation, Sighting},
-    pool::Pool,
+    pool::{Pool, pairs},
     verdict::{Carrier, Kind, Verdict},
 };
 
 /// Carriers that are named.
 const CARRIERS: usize = 10;
 /// Sources that are few.
-const FEW: usize = 50;
+const FEW: f64 = 50.0;
 /// Samples of a source without which it is none of the few.
 const SAMPLES: f64 = 3.0;
 /// What a feature must have in units of what it usually is, to speak for a kind.
 const LOUD: f64 = 4.0;
+
+/// Sources that a transfer of much data may have: a speed test, a backup, a large download.
+const TRANSFERS: usize = 3;
+/// Frames of a transfer: what only acknowledges, and what is full.
+const BULK: (u32, u32) = (128, 1_000);
+/// The share of frames that must be such, and of what is foreign that the sources of a transfer must send.
+const MOSTLY: f64 = 0.75;
+/// Samples below which nobody can say how many sources something has.
+const TOO_FEW: f64 = 8.0;
 
 /// The families of counts that are compared.
 const FAMILIES: usize = 3;
@@ -134,11 +143,48 @@ impl Foreign {
             .into_iter()
             .fold(0.0, f64::max);
         let surplus = families.first().map_or([0.0; KINDS], |family| family.1);
+        if transfer(seen, learned, &surplus, &heavy, packets) {
+            return Self {
+                packets: 0.0,
+                kind: Kind::FewSources,
+            };
+        }
         Self {
             packets,
-            kind: kind(seen, pool, learned, distance, &surplus, by_kind, packets, &heavy),
+            kind: kind(seen, pool, learned, distance, &surplus, by_kind, packets),
         }
     }
+}
+
+/// Whether what is foreign is somebody who sends or fetches much over a connection or a few: no attack, however unusual.
+fn transfer(
+    seen: &Observation,
+    learned: &Learned,
+    surplus: &[f64; KINDS],
+    heavy: &Heavy,
+    packets: f64,
+) -> bool {
+    let established = surplus.get(kind_of::TCP).copied().unwrap_or(0.0);
+    let quic = learned.udp_share().unwrap_or(0.0) > 0.02;
+    let others: f64 = surplus
+        .iter()
+        .enumerate()
+        .filter(|(kind, _)| *kind != kind_of::TCP && !(quic && *kind == kind_of::UDP))
+        .map(|(_, count)| count)
+        .sum();
+    if others > 0.25 * packets.max(established) {
+        return false;
+    }
+    let mut sizes = [0.0; SIZE_COUNTS];
+    let foreign = learned.sizes.foreign(&seen.sizes, &mut sizes);
+    // Up to 128 bytes, and from 1,025 to 1,518.
+    let bulk = [0, 1, 5].iter().filter_map(|at| sizes.get(*at)).sum::<f64>();
+    let by_size = foreign < 0.2 * packets || bulk >= MOSTLY * foreign;
+    let share = packets / seen.packets.max(1.0);
+    if share * heavy.samples < TOO_FEW {
+        return by_size;
+    }
+    by_size && heavy.first >= MOSTLY * share.min(0.95) && heavy.bulk >= MOSTLY * heavy.first
 }
 
 /// The kind of attack that this would be.
@@ -151,7 +197,6 @@ fn kind(
     surplus: &[f64; KINDS],
     by_kind: f64,
     packets: f64,
-    heavy: &Heavy,
 ) -> Kind {
     let all: f64 = surplus.iter().sum::<f64>().max(1e-9);
     let part = |kinds: &[usize]| {
@@ -161,23 +206,26 @@ fn kind(
             .sum::<f64>()
             / all
     };
-    let few = heavy.sources > 0
-        && heavy.sources <= FEW
-        && heavy.share >= 0.5 * (packets / seen.packets.max(1.0)).min(0.9);
+    let few = sources(pool, learned, packets / seen.packets.max(1.0)).is_some_and(|sources| sources <= FEW);
     let told = by_kind >= 0.4 * packets && by_kind > 0.0;
     if told && part(&[kind_of::REFLECTED, kind_of::FRAGMENT]) >= 0.5 {
         return Kind::Reflection;
     }
     if told && part(&[kind_of::UDP]) >= 0.5 {
-        return if scans(seen) { Kind::Scan } else { Kind::UdpFlood };
+        return Kind::UdpFlood;
     }
     let completes = !learned.sees_answers(seen) || distance.of(Feature::Completion) > -LOUD;
     if told && part(&[kind_of::SYN]) >= 0.5 && !completes {
-        return if scans(seen) { Kind::Scan } else { Kind::SynFlood };
+        return if scans(pool.recent()) {
+            Kind::Scan
+        } else {
+            Kind::SynFlood
+        };
     }
     // Connections that are begun and not closed, with little in them.
     let opened = distance.of(Feature::SynShare) > LOUD || distance.of(Feature::BytesPerPacket) < -LOUD;
-    if completes && distance.of(Feature::Closing) < -LOUD && opened {
+    let answered = !learned.sees_answers(seen) || seen.first_ack >= 0.7 * seen.syn;
+    if completes && answered && distance.of(Feature::Closing) < -LOUD && opened {
         return Kind::Slow;
     }
     if few {
@@ -192,17 +240,28 @@ fn kind(
 
 /// The sources that have far more than one usually has.
 struct Heavy {
-    sources: usize,
+    /// The share of those above the bound.
     share: f64,
+    /// The share of the first [`TRANSFERS`].
+    first: f64,
+    /// Their frames of a transfer, as a share of all.
+    bulk: f64,
+    /// Samples there are.
+    samples: f64,
 }
 
-fn counts<T: Eq + std::hash::Hash>(pool: &Pool, of: impl Fn(&Sighting) -> T) -> (HashMap<T, f64>, f64) {
-    let (mut counts, mut all) = (HashMap::new(), 0.0);
-    for one in pool.recent() {
-        *counts.entry(of(one)).or_default() += 1.0;
-        all += 1.0;
+/// How many sources what is foreign has, as far as pairs of samples tell; `share` is how much of all is foreign. Of k sources
+/// that send as much as each other two packets have the same one with a chance of 1 / k.
+fn sources(pool: &Pool, learned: &Learned, share: f64) -> Option<f64> {
+    let found = pairs(pool.recent(), |one| Some(one.source));
+    if found.alike < SAMPLES {
+        return None;
     }
-    (counts, all)
+    let usual = learned.concentration().unwrap_or(0.0) * (1.0 - share).powi(2);
+    let foreign = found.alike / found.all - usual;
+    // Within what chance brings there may be any number of them.
+    let chance = found.alike.sqrt() / found.all;
+    (foreign > 2.0 * chance).then(|| share * share / foreign)
 }
 
 /// No source usually has more than the root of the concentration.
@@ -212,15 +271,31 @@ fn bound(learned: &Learned) -> f64 {
 }
 
 fn heavy(pool: &Pool, learned: &Learned) -> Heavy {
-    let (counts, all) = counts(pool, |one| one.source);
-    let bound = bound(learned);
-    let heavy: Vec<f64> = counts
+    let (mut counts, mut all): (HashMap<IpNet, (f64, f64)>, f64) = (HashMap::new(), 0.0);
+    for one in pool.recent() {
+        let count = counts.entry(one.source).or_default();
+        count.0 += 1.0;
+        count.1 += f64::from(u8::from(one.length <= BULK.0 || one.length >= BULK.1));
+        all += 1.0;
+    }
+    let mut counts: Vec<(f64, f64)> = counts
         .into_values()
-        .filter(|count| *count >= SAMPLES && *count > bound * all)
+        .filter(|(count, _)| *count >= SAMPLES)
         .collect();
+    counts.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let bound = bound(learned) * all;
+    let whole = all.max(1.0);
+    let first = counts.iter().take(TRANSFERS);
     Heavy {
-        sources: heavy.len(),
-        share: heavy.iter().sum::<f64>() / all.max(1.0),
+        share: counts
+            .iter()
+            .map(|(count, _)| count)
+            .filter(|count| **count > bound)
+            .sum::<f64>()
+            / whole,
+        first: first.clone().map(|(count, _)| count).sum::<f64>() / whole,
+        bulk: first.map(|(_, bulk)| bulk).sum::<f64>() / whole,
+        samples: all,
     }
 }
 

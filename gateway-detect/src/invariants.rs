@@ -7,12 +7,19 @@ use std::collections::HashMap;
 
 use gateway_core::wire::{ipv4, tcp};
 
-use crate::{features::Learned, observe::Observation, verdict::Kind};
+use crate::{
+    features::Learned,
+    observe::{Observation, Sighting},
+    pool::Pool,
+    verdict::Kind,
+};
 
 /// SYNs a second, beyond the usual, below which nobody is flooded: any host answers so many.
 const LEAST_SYN: f64 = 100.0;
 /// The same of packets that were reflected.
 const LEAST_REFLECTED: f64 = 100.0;
+/// Where both are most of what comes, and half as much as usual comes, so few SYNs, or reflected packets, are enough.
+const LEAST: (f64, f64) = (20.0, 10.0);
 /// Of a service of which nothing is known yet, so many times more.
 const STRANGER: f64 = 5.0;
 /// The share of all packets that a flood has.
@@ -35,7 +42,13 @@ pub struct Alarm {
 
 /// Looks at an interval. `known`: enough was learned. `own_ports`: the service names the source ports that it is sent from, so
 /// that what comes from there is no reflection.
-pub fn look(seen: &Observation, learned: &Learned, known: bool, own_ports: bool) -> Option<Alarm> {
+pub fn look(
+    seen: &Observation,
+    pool: &Pool,
+    learned: &Learned,
+    known: bool,
+    own_ports: bool,
+) -> Option<Alarm> {
     if seen.seconds <= 0.0 {
         return None;
     }
@@ -44,7 +57,7 @@ pub fn look(seen: &Observation, learned: &Learned, known: bool, own_ports: bool)
     } else {
         reflected(seen, learned, known)
     };
-    let alarms = [syns(seen, learned, known), reflected];
+    let alarms = [syns(seen, pool, learned, known), reflected];
     alarms
         .into_iter()
         .flatten()
@@ -56,19 +69,34 @@ fn beyond(part: f64, whole: f64, usual: f64) -> f64 {
     (part - (whole - part) * usual / (1.0 - usual)).max(0.0)
 }
 
-fn syns(seen: &Observation, learned: &Learned, known: bool) -> Option<Alarm> {
+/// Packets that a flood has at least, and its share of all: a service that is asked for little is flooded by little, if that
+/// is most of what comes.
+fn bounds(
+    (least, fewest): (f64, f64),
+    learned: &Learned,
+    known: bool,
+    foreign: f64,
+    seen: &Observation,
+) -> (f64, f64) {
+    if !known {
+        return (STRANGER * least * seen.seconds, STRANGER_SHARE);
+    }
+    if foreign >= least * seen.seconds {
+        return (least * seen.seconds, SHARE);
+    }
+    let usual = 0.5 * learned.rate();
+    (usual.clamp(fewest, least) * seen.seconds, STRANGER_SHARE)
+}
+
+fn syns(seen: &Observation, pool: &Pool, learned: &Learned, known: bool) -> Option<Alarm> {
     let usual = learned.syn_share().filter(|_| known);
     let foreign = match usual {
         // Twice the usual is a second of many newcomers.
         Some(usual) => beyond(seen.syn, seen.packets, (2.0 * usual).min(0.9)),
         None => seen.syn,
     };
-    let (times, share) = if usual.is_some() {
-        (1.0, SHARE)
-    } else {
-        (STRANGER, STRANGER_SHARE)
-    };
-    if foreign < times * LEAST_SYN * seen.seconds || foreign < share * seen.packets {
+    let (least, share) = bounds((LEAST_SYN, LEAST.0), learned, usual.is_some(), foreign, seen);
+    if foreign < least || foreign < share * seen.packets {
         return None;
     }
     if learned.sees_answers(seen) {
@@ -80,7 +108,11 @@ fn syns(seen: &Observation, learned: &Learned, known: bool) -> Option<Alarm> {
         }
     }
     Some(Alarm {
-        kind: if scans(seen) { Kind::Scan } else { Kind::SynFlood },
+        kind: if scans(pool.recent()) {
+            Kind::Scan
+        } else {
+            Kind::SynFlood
+        },
         foreign,
     })
 }
@@ -92,29 +124,27 @@ fn reflected(seen: &Observation, learned: &Learned, known: bool) -> Option<Alarm
         Some(usual) => beyond(part, seen.packets, (2.0 * usual).min(0.95)),
         None => part,
     };
-    let (times, share) = if usual.is_some() {
-        (1.0, SHARE)
-    } else {
-        (STRANGER, STRANGER_SHARE)
-    };
+    let (least, share) = bounds(
+        (LEAST_REFLECTED, LEAST.1),
+        learned,
+        usual.is_some(),
+        foreign,
+        seen,
+    );
     // Fragments alone may be large datagrams of a service that has such.
     let ports = seen.reflected > 0.05 * part || usual.is_some();
-    (ports && foreign >= times * LEAST_REFLECTED * seen.seconds && foreign >= share * seen.packets).then_some(
-        Alarm {
-            kind: Kind::Reflection,
-            foreign,
-        },
-    )
+    (ports && foreign >= least && foreign >= share * seen.packets).then_some(Alarm {
+        kind: Kind::Reflection,
+        foreign,
+    })
 }
 
 /// Whether the SYNs among the samples ask for many ports.
-pub fn scans(seen: &Observation) -> bool {
+pub fn scans<'a>(sightings: impl Iterator<Item = &'a Sighting>) -> bool {
     let mut ports: HashMap<u16, usize> = HashMap::new();
     let mut all = 0;
-    let asks = seen.sightings.iter().filter(|one| {
-        one.protocol == ipv4::UDP
-            || one.protocol == ipv4::TCP && one.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
-    });
+    let asks = sightings
+        .filter(|one| one.protocol == ipv4::TCP && one.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN);
     for one in asks {
         *ports.entry(one.destination_port).or_default() += 1;
         all += 1;
@@ -125,7 +155,6 @@ pub fn scans(seen: &Observation) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::Pool;
 
     fn customers(scale: f64) -> Observation {
         Observation {
@@ -150,7 +179,7 @@ mod tests {
 
     fn found(seen: &Observation, known: bool) -> Option<Kind> {
         let learned = if known { learned() } else { Learned::default() };
-        look(seen, &learned, known, false).map(|alarm| alarm.kind)
+        look(seen, &Pool::default(), &learned, known, false).map(|alarm| alarm.kind)
     }
 
     #[test]
@@ -197,7 +226,7 @@ mod tests {
         assert_eq!(found(&seen, true), Some(Kind::Reflection));
         assert_eq!(found(&seen, false), Some(Kind::Reflection));
         assert_eq!(
-            look(&seen, &learned(), true, true),
+            look(&seen, &Pool::default(), &learned(), true, true),
             None,
             "from ports that the service names"
         );
