@@ -1,6 +1,6 @@
 //! The table, and the same as JSON.
 
-use std::{collections::BTreeMap, fmt::Write, path::Path, time::Duration};
+use std::{collections::BTreeMap, fmt::Write, time::Duration};
 
 use gateway_detect::Kind;
 use serde_json::{Value, json};
@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use crate::{
     demands::{Demand, rightly},
     model::frames::Captured,
-    nab,
     run::{
         crowds::{Modelled, Recorded},
         injected::{Trial, confusion},
@@ -36,15 +35,10 @@ pub(crate) struct Results {
     pub(crate) one_in: f64,
     pub(crate) services: Vec<ServiceResults>,
     pub(crate) recorded: Option<Recorded>,
-    pub(crate) benchmark: Option<Result<f64, String>>,
+    /// The score of the benchmark in its standard profile, and its own table.
+    pub(crate) benchmark: Option<(f64, String)>,
     pub(crate) captures: Vec<Captured>,
     pub(crate) took: Duration,
-}
-
-/// The score of the benchmark.
-pub(crate) fn benchmark(folder: &Path) -> Result<f64, String> {
-    let _ = folder;
-    nab::run().map(|()| f64::NAN).map_err(|error| format!("{error:#}"))
 }
 
 /// The most lines of reasons that are printed of each sort.
@@ -154,7 +148,16 @@ fn write_text(out: &mut String, results: &Results, demands: &[Demand]) -> std::f
     writeln!(
         out,
         "{:<12} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8}",
-        "service", "learned", "attacks", "a day", "a week", "stealth", "a week", "crowds", "attack s", "us/look"
+        "service",
+        "learned",
+        "attacks",
+        "a day",
+        "a week",
+        "stealth",
+        "a week",
+        "crowds",
+        "attack s",
+        "us/look"
     )?;
     for service in &results.services {
         let weeks = &service.weeks;
@@ -168,22 +171,37 @@ fn write_text(out: &mut String, results: &Results, demands: &[Demand]) -> std::f
                 .learned_after
                 .map_or_else(|| "never".to_owned(), |after| format!("{:.1} h", after / 3600.0)),
             weeks.false_attacks.len(),
-            attacks / weeks.weeks / 7.0,
-            attacks / weeks.weeks,
+            attacks / weeks.lasted / 7.0,
+            attacks / weeks.lasted,
             weeks.stealths.len(),
-            stealths / weeks.weeks,
+            stealths / weeks.lasted,
             weeks.crowds,
             weeks.said.attack,
-            weeks.detector_seconds / weeks.looks.max(1) as f64 * 1e6
+            weeks.detector_seconds / weeks.timed.max(1) as f64 * 1e6
         )?;
     }
     for service in &results.services {
-        entries(out, service.weeks.plan.name, "false attacks", &service.weeks.false_attacks, when)?;
-        entries(out, service.weeks.plan.name, "false stealth", &service.weeks.stealths, when)?;
+        entries(
+            out,
+            service.weeks.plan.name,
+            "false attacks",
+            &service.weeks.false_attacks,
+            when,
+        )?;
+        entries(
+            out,
+            service.weeks.plan.name,
+            "false stealth",
+            &service.weeks.stealths,
+            when,
+        )?;
     }
     attacks_text(out, results)?;
     captures_text(out, results)?;
     crowds_text(out, results)?;
+    if let Some((_, table)) = &results.benchmark {
+        writeln!(out, "\nNumenta Anomaly Benchmark\n{table}")?;
+    }
     writeln!(out, "\nDemands (took {:.0} s)", results.took.as_secs_f64())?;
     for demand in demands {
         let met = match demand.met {
@@ -210,18 +228,31 @@ fn entries(
     let mut causes: BTreeMap<String, usize> = BTreeMap::new();
     for entry in entries {
         let names: Vec<&str> = entry.oddities.iter().map(|oddity| oddity.name()).collect();
-        let names = if names.is_empty() { "nothing odd".to_owned() } else { names.join("+") };
-        *causes.entry(format!("{} during {names}", entry.verdict)).or_insert(0) += 1;
+        let names = if names.is_empty() {
+            "nothing odd".to_owned()
+        } else {
+            names.join("+")
+        };
+        *causes
+            .entry(format!("{} during {names}", entry.verdict))
+            .or_insert(0) += 1;
     }
     let mut causes: Vec<_> = causes.into_iter().collect();
-    causes.sort_by(|a, b| b.1.cmp(&a.1));
+    causes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     writeln!(out, "\n{service}: {} {what}", entries.len())?;
     for (cause, count) in causes.iter().take(MOST) {
         writeln!(out, "  {count:>5} {cause}")?;
     }
     for entry in entries.iter().take(MOST) {
         let names: Vec<&str> = entry.oddities.iter().map(|oddity| oddity.name()).collect();
-        writeln!(out, "  {} {} [{}] {}", name(entry.at), entry.verdict, names.join("+"), entry.why.line())?;
+        writeln!(
+            out,
+            "  {} {} [{}] {}",
+            name(entry.at),
+            entry.verdict,
+            names.join("+"),
+            entry.why.line()
+        )?;
     }
     Ok(())
 }
@@ -229,10 +260,19 @@ fn entries(
 fn attacks_text(out: &mut String, results: &Results) -> std::fmt::Result {
     let all = || results.services.iter().flat_map(|service| &service.attacks);
     if all().next().is_some() {
-        writeln!(out, "\nAttacks, by form and strength (times the traffic they are put into)")?;
+        writeln!(
+            out,
+            "\nAttacks, by form and strength (times the traffic they are put into)"
+        )?;
         writeln!(out, "{:<22} {:>8}  {HEAD}", "form", "strength")?;
-        for ((_, name, _), trials) in groups(all(), |trial| (trial.kind, trial.name.clone(), strength(trial))) {
-            writeln!(out, "{name:<22} {:>8.2}  {}", trials[0].strength, Line::of(&trials).cells())?;
+        for ((_, name, _), trials) in groups(all(), |trial| (trial.kind, trial.name.clone(), strength(trial)))
+        {
+            writeln!(
+                out,
+                "{name:<22} {:>8.2}  {}",
+                trials[0].strength,
+                Line::of(&trials).cells()
+            )?;
         }
         writeln!(out, "\nAttacks of 1x and more, by service and moment")?;
         writeln!(out, "{:<22} {:>8}  {HEAD}", "service", "moment")?;
@@ -254,18 +294,34 @@ fn attacks_text(out: &mut String, results: &Results) -> std::fmt::Result {
         for kind in Kind::ALL {
             write!(out, "{:<14}", kind.name())?;
             for column in &columns {
-                write!(out, " {:>12}", counts.get(&(kind, (*column).clone())).copied().unwrap_or(0))?;
+                write!(
+                    out,
+                    " {:>12}",
+                    counts.get(&(kind, (*column).clone())).copied().unwrap_or(0)
+                )?;
             }
             writeln!(out)?;
         }
-        misses(out, "Attacks of 1x and more that were not called by their kind within 3 s", all(), 3.0)?;
+        misses(
+            out,
+            "Attacks of 1x and more that were not called by their kind within 3 s",
+            all(),
+            3.0,
+        )?;
     }
     let cold = || results.services.iter().flat_map(|service| &service.cold);
     if cold().next().is_some() {
         writeln!(out, "\nFrom the first seconds on, nothing learned")?;
         writeln!(out, "{:<22} {:>8}  {HEAD}", "form", "strength")?;
-        for ((_, name, _), trials) in groups(cold(), |trial| (trial.kind, trial.name.clone(), strength(trial))) {
-            writeln!(out, "{name:<22} {:>8.2}  {}", trials[0].strength, Line::of(&trials).cells())?;
+        for ((_, name, _), trials) in
+            groups(cold(), |trial| (trial.kind, trial.name.clone(), strength(trial)))
+        {
+            writeln!(
+                out,
+                "{name:<22} {:>8.2}  {}",
+                trials[0].strength,
+                Line::of(&trials).cells()
+            )?;
         }
     }
     Ok(())
@@ -324,17 +380,31 @@ fn captures_text(out: &mut String, results: &Results) -> std::fmt::Result {
     }
     let all = || results.services.iter().flat_map(|service| &service.captures);
     writeln!(out, "{:<32} {:>8} {:>8}  {HEAD}", "capture", "moment", "strength")?;
-    for ((name, crowd, _), trials) in
-        groups(all(), |trial| (trial.name.clone(), trial.moment == "crowd", strength(trial)))
-    {
+    for ((name, crowd, _), trials) in groups(all(), |trial| {
+        (trial.name.clone(), trial.moment == "crowd", strength(trial))
+    }) {
         let moment = if crowd { "crowd" } else { "normal" };
-        writeln!(out, "{name:<32} {moment:>8} {:>8.2}  {}", trials[0].strength, Line::of(&trials).cells())?;
+        writeln!(
+            out,
+            "{name:<32} {moment:>8} {:>8.2}  {}",
+            trials[0].strength,
+            Line::of(&trials).cells()
+        )?;
     }
-    misses(out, "Captures that were not called by their kind within 1 s", all(), 1.0 + 1e-6)
+    misses(
+        out,
+        "Captures that were not called by their kind within 1 s",
+        all(),
+        1.0 + 1e-6,
+    )
 }
 
 fn crowds_text(out: &mut String, results: &Results) -> std::fmt::Result {
-    let all: Vec<&Modelled> = results.services.iter().flat_map(|service| &service.crowds).collect();
+    let all: Vec<&Modelled> = results
+        .services
+        .iter()
+        .flat_map(|service| &service.crowds)
+        .collect();
     if !all.is_empty() {
         writeln!(out, "\nCrowds modelled")?;
         let mut by: BTreeMap<(&str, &str), Vec<&Modelled>> = BTreeMap::new();
@@ -349,7 +419,8 @@ fn crowds_text(out: &mut String, results: &Results) -> std::fmt::Result {
         for ((service, moment), crowds) in by {
             let mut delays: Vec<f64> = crowds.iter().filter_map(|crowd| crowd.called_after).collect();
             delays.sort_by(f64::total_cmp);
-            let seconds = |value: Option<&f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.0}"));
+            let seconds =
+                |value: Option<&f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.0}"));
             writeln!(
                 out,
                 "{service:<12} {moment:>8} {:>7} {:>7} {:>9} {:>9} {:>8} {:>8}",
@@ -374,7 +445,14 @@ fn crowds_text(out: &mut String, results: &Results) -> std::fmt::Result {
             )?;
         }
         for crowd in all.iter().filter(|crowd| crowd.called_after.is_none()).take(MOST) {
-            writeln!(out, "  {} ({}), {}: not called a crowd", crowd.service, crowd.moment, crowd.shape)?;
+            writeln!(
+                out,
+                "  {} ({}), {}: not called a crowd; {}",
+                crowd.service,
+                crowd.moment,
+                crowd.shape,
+                crowd.why.line()
+            )?;
         }
     }
     if let Some(recorded) = &results.recorded {
@@ -391,14 +469,15 @@ fn crowds_text(out: &mut String, results: &Results) -> std::fmt::Result {
         for rise in &recorded.rises {
             writeln!(
                 out,
-                "  rise at {}, {:.1} times, {} minutes: {}",
+                "  rise at {}, {:.1} times, {} minutes: {}; {}",
                 rise.begins,
                 rise.factor,
                 rise.minutes + 1,
                 rise.called_after.map_or_else(
                     || "not called a crowd".to_owned(),
                     |after| format!("called a crowd after {after} minutes")
-                )
+                ),
+                rise.why.line()
             )?;
         }
         for (sort, found) in [("attack", &recorded.attacks), ("stealth", &recorded.stealths)] {
@@ -463,14 +542,14 @@ pub(crate) fn json(results: &Results, demands: &[Demand]) -> Value {
             let weeks = &service.weeks;
             json!({
                 "service": weeks.plan.name,
-                "weeks": weeks.weeks,
+                "weeks": weeks.lasted,
                 "learned_after_seconds": weeks.learned_after,
                 "seconds": weeks.said.json(),
                 "seconds_in_tenths": weeks.in_tenths,
                 "crowds": weeks.crowds,
                 "false_attacks": weeks.false_attacks.iter().map(entry_json).collect::<Vec<_>>(),
                 "stealths": weeks.stealths.iter().map(entry_json).collect::<Vec<_>>(),
-                "look_seconds": weeks.detector_seconds / weeks.looks.max(1) as f64,
+                "look_seconds": weeks.detector_seconds / weeks.timed.max(1) as f64,
                 "modelled_crowds": service.crowds.iter().map(|crowd| json!({
                     "moment": crowd.moment,
                     "shape": crowd.shape,
@@ -498,9 +577,10 @@ pub(crate) fn json(results: &Results, demands: &[Demand]) -> Value {
                 "factor": rise.factor,
                 "minutes": rise.minutes + 1,
                 "called_after_minutes": rise.called_after,
+                "why": rise.why.json(),
             })).collect::<Vec<_>>(),
         })),
-        "nab": results.benchmark.as_ref().and_then(|score| score.as_ref().ok()),
+        "nab": results.benchmark.as_ref().map(|(score, _)| score),
         "demands": demands.iter().map(|demand| json!({
             "demand": demand.what, "found": demand.found, "met": demand.met,
         })).collect::<Vec<_>>(),
