@@ -321,7 +321,7 @@ pub(crate) fn modelled(weeks: &Weeks, series: Option<&Series>, seed: u64, shapes
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::PathBuf};
+    use std::{fmt::Write as _, fs, path::PathBuf};
 
     use super::*;
 
@@ -335,7 +335,7 @@ mod tests {
         let mut text = "period,count\n".to_owned();
         for minute in (0..count).filter(|minute| *minute != missing) {
             let (day, hour) = (minute / 1440 + 1, minute / 60 % 24);
-            text += &format!("1998-05-{day:02} {hour:02}:{:02}:00,{minute}\n", minute % 60);
+            let _ = writeln!(text, "1998-05-{day:02} {hour:02}:{:02}:00,{minute}", minute % 60);
         }
         text
     }
