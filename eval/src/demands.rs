@@ -41,58 +41,92 @@ fn missed(trials: &[&Trial]) -> usize {
         .count()
 }
 
+impl Demand {
+    fn new(what: &'static str, found: String, met: Option<bool>) -> Self {
+        Self { what, found, met }
+    }
+
+    /// One for which something is missing.
+    fn unmeasured(what: &'static str, missing: &str) -> Self {
+        Self::new(what, format!("not measured{missing}"), None)
+    }
+}
+
 /// Judges the results.
 pub(crate) fn judge(results: &Results) -> Vec<Demand> {
-    let mut demands = Vec::new();
-    demands.push(match &results.recorded {
-        None => Demand {
-            what: "World Cup 98: no minute is called an attack",
-            found: "not measured (--traffic DIR)".to_owned(),
-            met: None,
-        },
-        Some(recorded) => Demand {
-            what: "World Cup 98: no minute is called an attack",
-            found: format!("{} of {} minutes", recorded.attack_minutes, recorded.minutes),
-            met: Some(recorded.attack_minutes == 0),
-        },
+    let mut demands = recorded(results);
+    demands.extend(modelled(results));
+    demands.extend(captures(results));
+    demands.push(false_attacks(results));
+    let what = "Numenta benchmark, standard profile: at least 60";
+    demands.push(match &results.benchmark {
+        Some((score, _)) => Demand::new(what, format!("{score:.1}"), Some(*score >= BENCHMARK)),
+        None => Demand::unmeasured(what, " (--traffic DIR)"),
     });
-    demands.push(match &results.recorded {
-        Some(recorded) if !recorded.rises.is_empty() => {
-            let called = recorded
-                .rises
-                .iter()
-                .filter(|rise| rise.called_after.is_some())
-                .count();
-            Demand {
-                what: "World Cup 98: rises are called a crowd",
-                found: format!("{called} of {} rises", recorded.rises.len()),
-                met: Some(called == recorded.rises.len()),
-            }
-        }
-        _ => Demand {
-            what: "World Cup 98: rises are called a crowd",
-            found: "not measured".to_owned(),
-            met: None,
-        },
-    });
-    let crowds: Vec<_> = results
-        .services
+    demands.push(cost(results));
+    let trials = || results.services.iter().flat_map(|service| &service.attacks);
+    let (early, total) = (trials().filter(|trial| trial.early).count(), trials().count());
+    demands.push(Demand::new(
+        "no attack is called in the seconds before one",
+        format!("{early} of {total}"),
+        (total > 0).then_some(early == 0),
+    ));
+    demands
+}
+
+/// The World Cup's series.
+fn recorded(results: &Results) -> Vec<Demand> {
+    let (attacks, rises) = (
+        "World Cup 98: no minute is called an attack",
+        "World Cup 98: rises are called a crowd",
+    );
+    let Some(recorded) = &results.recorded else {
+        let missing = " (--traffic DIR)";
+        return vec![
+            Demand::unmeasured(attacks, missing),
+            Demand::unmeasured(rises, missing),
+        ];
+    };
+    let found = format!("{} of {} minutes", recorded.attack_minutes, recorded.minutes);
+    let called = recorded
+        .rises
         .iter()
-        .flat_map(|service| &service.crowds)
-        .collect();
-    let called = crowds.iter().filter(|crowd| crowd.called_after.is_some()).count();
-    let attacked = crowds.iter().filter(|crowd| !crowd.attacks.is_empty()).count();
-    demands.push(Demand {
-        what: "crowds modelled on it: no attack is called",
-        found: format!("in {attacked} of {} crowds", crowds.len()),
-        met: (!crowds.is_empty()).then_some(attacked == 0),
-    });
-    demands.push(Demand {
-        what: "crowds modelled on it: they are called a crowd",
-        found: format!("{called} of {}", crowds.len()),
-        met: (!crowds.is_empty()).then_some(called == crowds.len()),
-    });
-    for (what, crowd) in [
+        .filter(|rise| rise.called_after.is_some())
+        .count();
+    let all = recorded.rises.len();
+    vec![
+        Demand::new(attacks, found, Some(recorded.attack_minutes == 0)),
+        Demand::new(
+            rises,
+            format!("{called} of {all} rises"),
+            (all > 0).then_some(called == all),
+        ),
+    ]
+}
+
+/// Crowds of the model.
+fn modelled(results: &Results) -> [Demand; 2] {
+    let crowds = || results.services.iter().flat_map(|service| &service.crowds);
+    let all = crowds().count();
+    let called = crowds().filter(|crowd| crowd.called_after.is_some()).count();
+    let attacked = crowds().filter(|crowd| !crowd.attacks.is_empty()).count();
+    [
+        Demand::new(
+            "crowds modelled on it: no attack is called",
+            format!("in {attacked} of {all} crowds"),
+            (all > 0).then_some(attacked == 0),
+        ),
+        Demand::new(
+            "crowds modelled on it: they are called a crowd",
+            format!("{called} of {all}"),
+            (all > 0).then_some(called == all),
+        ),
+    ]
+}
+
+/// Captures, in normal traffic and in crowds.
+fn captures(results: &Results) -> impl Iterator<Item = Demand> {
+    [
         (
             "captures at 1x and more, in normal traffic: the right kind within 3 s, floods within 1 s",
             false,
@@ -101,85 +135,59 @@ pub(crate) fn judge(results: &Results) -> Vec<Demand> {
             "captures at 1x and more, in a crowd: the right kind within 3 s, floods within 1 s",
             true,
         ),
-    ] {
+    ]
+    .into_iter()
+    .map(|(what, crowd)| {
         let trials: Vec<&Trial> = results
             .services
             .iter()
             .flat_map(|service| &service.captures)
             .filter(|trial| (trial.moment == "crowd") == crowd)
             .collect();
+        if trials.is_empty() {
+            return Demand::unmeasured(what, " (--captures DIR)");
+        }
         let missed = missed(&trials);
-        demands.push(Demand {
-            what,
-            found: if trials.is_empty() {
-                "not measured (--captures DIR)".to_owned()
-            } else {
-                format!("{} of {}", trials.len() - missed, trials.len())
-            },
-            met: (!trials.is_empty()).then_some(missed == 0),
-        });
-    }
+        let found = format!("{} of {}", trials.len() - missed, trials.len());
+        Demand::new(what, found, Some(missed == 0))
+    })
+}
+
+/// Alarms of normal traffic: those of the worst service.
+fn false_attacks(results: &Results) -> Demand {
+    let what = "at most one false attack a week and service, over eight weeks";
     let worst = results
         .services
         .iter()
         .map(|service| {
             let weeks = &service.weeks;
-            (weeks.false_attacks.len() as f64 / weeks.weeks, weeks.plan.name)
+            (weeks.false_attacks.len() as f64 / weeks.lasted, weeks.plan.name)
         })
         .max_by(|a, b| a.0.total_cmp(&b.0));
-    demands.push(match worst {
-        None => Demand {
-            what: "at most one false attack a week and service, over eight weeks",
-            found: "not measured".to_owned(),
-            met: None,
-        },
-        Some((rate, name)) => Demand {
-            what: "at most one false attack a week and service, over eight weeks",
-            found: format!("at most {rate:.2} a week ({name}), over {} weeks", results.weeks),
-            met: (results.weeks >= WEEKS || rate > 1.0).then_some(rate <= 1.0),
-        },
-    });
-    demands.push(match &results.benchmark {
-        Some(Ok(score)) => Demand {
-            what: "Numenta benchmark, standard profile: at least 60",
-            found: format!("{score:.1}"),
-            met: Some(*score >= BENCHMARK),
-        },
-        Some(Err(error)) => Demand {
-            what: "Numenta benchmark, standard profile: at least 60",
-            found: error.clone(),
-            met: Some(false),
-        },
-        None => Demand {
-            what: "Numenta benchmark, standard profile: at least 60",
-            found: "not measured (--traffic DIR)".to_owned(),
-            met: None,
-        },
-    });
-    let looks: u64 = results.services.iter().map(|service| service.weeks.looks).sum();
-    let spent: f64 = results
-        .services
-        .iter()
-        .map(|service| service.weeks.detector_seconds)
-        .sum();
-    let look = spent / looks.max(1) as f64;
-    demands.push(Demand {
-        what: "ten thousand services at 1 Hz under a tenth of a core: 10 us a second and service",
-        found: format!(
-            "{:.2} us, looks at tenths of a part of the seconds included",
-            look * 1e6
-        ),
-        met: (looks > 0).then_some(look <= LOOK),
-    });
-    let trials = results.services.iter().flat_map(|service| &service.attacks);
-    let early = trials.clone().filter(|trial| trial.early).count();
-    let total = trials.count();
-    demands.push(Demand {
-        what: "no attack is called in the seconds before one",
-        found: format!("{early} of {total}"),
-        met: (total > 0).then_some(early == 0),
-    });
-    demands
+    let Some((rate, name)) = worst else {
+        return Demand::unmeasured(what, "");
+    };
+    Demand::new(
+        what,
+        format!("at most {rate:.2} a week ({name}), over {} weeks", results.weeks),
+        (results.weeks >= WEEKS || rate > 1.0).then_some(rate <= 1.0),
+    )
+}
+
+/// What a look costs.
+fn cost(results: &Results) -> Demand {
+    let what = "ten thousand services at 1 Hz under a tenth of a core: 10 us a second and service";
+    let sum = |of: fn(&crate::report::ServiceResults) -> f64| results.services.iter().map(of).sum::<f64>();
+    let timed = sum(|service| service.weeks.timed as f64);
+    if timed <= 0.0 {
+        return Demand::unmeasured(what, "");
+    }
+    let look = sum(|service| service.weeks.detector_seconds) / timed;
+    let found = format!(
+        "{:.2} us, looks at tenths of a part of the seconds included",
+        look * 1e6
+    );
+    Demand::new(what, found, Some(look <= LOOK))
 }
 
 /// Whether a trial was called by the right kind at its end.

@@ -7,14 +7,33 @@ mod nab;
 mod report;
 mod run;
 
-use std::{num::NonZero, path::PathBuf, process::ExitCode, sync::Mutex, thread, time::Instant};
+use std::{
+    num::NonZero,
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Instant,
+};
 
 use anyhow::{Result, bail};
 use clap::Parser;
 
-use model::{plan::PLANS, random::mix, tally::Sampling};
+use model::{
+    frames::Captured,
+    plan::{PLANS, Plan},
+    random::mix,
+    tally::Sampling,
+};
 use report::{Results, ServiceResults};
-use run::{captures, crowds, injected, normal};
+use run::{
+    captures,
+    crowds::{self, Recorded, Series},
+    injected, normal,
+};
 
 /// The file of the series of crowds, within the folder of series.
 const CROWDS: &str = "worldcup98-requests-per-minute.csv";
@@ -31,7 +50,7 @@ struct Options {
     /// Weeks of normal traffic for each service
     #[arg(long, default_value_t = 8.0)]
     weeks: f64,
-    /// Less of everything, in well under a minute: a week of two services, few attacks, six days of the World Cup
+    /// Less of everything, in well under a minute: a week of two services, few attacks, thirteen days of the World Cup
     #[arg(long)]
     quick: bool,
     /// Only these services
@@ -76,128 +95,161 @@ fn main() -> ExitCode {
     }
 }
 
+/// The parts.
 const PARTS: [&str; 7] = [
     "normal", "attacks", "cold", "crowds", "captures", "worldcup", "nab",
 ];
+/// Those that need services whose weeks are known.
+const OF_SERVICES: [&str; 5] = ["normal", "attacks", "cold", "crowds", "captures"];
 
-fn run(options: &Options) -> Result<bool> {
-    let begun = Instant::now();
-    for part in &options.parts {
-        if !PARTS.contains(&part.as_str()) {
+impl Options {
+    /// Whether a part is wanted.
+    fn wants(&self, part: &str) -> bool {
+        self.parts.is_empty() || self.parts.iter().any(|of| of == part)
+    }
+
+    /// Refuses what cannot be meant.
+    fn check(&self) -> Result<()> {
+        if let Some(part) = self.parts.iter().find(|part| !PARTS.contains(&part.as_str())) {
             bail!("there is no part {part}: expected one of {}", PARTS.join(", "));
         }
-    }
-    let wanted = |part: &str| options.parts.is_empty() || options.parts.iter().any(|of| of == part);
-    let mut plans = PLANS.to_vec();
-    for name in &options.services {
-        if !PLANS.iter().any(|plan| plan.name == name) {
-            let names: Vec<&str> = PLANS.iter().map(|plan| plan.name).collect();
+        let names = PLANS.map(|plan| plan.name);
+        if let Some(name) = self.services.iter().find(|name| !names.contains(&name.as_str())) {
             bail!(
                 "no service {name} is modelled: expected one of {}",
                 names.join(", ")
             );
         }
+        if !(0.01..=104.0).contains(&self.weeks) {
+            bail!("--weeks {}: expected 0.01 to 104", self.weeks);
+        }
+        if !(1.0..=1e9).contains(&self.one_in) {
+            bail!("--one-in {}: expected 1 to 1,000,000,000", self.one_in);
+        }
+        Ok(())
     }
-    if !options.services.is_empty() {
-        plans.retain(|plan| options.services.iter().any(|name| name == plan.name));
-    } else if options.quick {
-        plans.truncate(2);
-    }
-    if !(options.weeks > 0.0 && options.weeks <= 104.0) {
-        bail!("--weeks {}: expected more than 0 and at most 104", options.weeks);
-    }
-    if !(options.one_in >= 1.0) {
-        bail!("--one-in {}: expected at least 1", options.one_in);
-    }
-    let weeks = if options.quick {
-        options.weeks.min(1.0)
-    } else {
-        options.weeks
-    };
-    let sampling = Sampling {
-        one_in: options.one_in,
-        ..Sampling::default()
-    };
-    let series = match &options.traffic {
-        Some(folder) if wanted("worldcup") || wanted("crowds") => Some(crowds::read(&folder.join(CROWDS))?),
-        _ => None,
-    };
-    let captured = match &options.captures {
-        Some(folder) if wanted("captures") => captures::read(folder)?,
-        _ => Vec::new(),
-    };
-    let strengths: &[f64] = if options.quick {
-        &[0.5, 2.0, 20.0]
-    } else {
-        &injected::STRENGTHS
-    };
-    let shapes = if options.quick { 3 } else { 15 };
 
-    let next = Mutex::new(0_usize);
-    let services = Mutex::new(Vec::new());
-    let recorded = Mutex::new(None);
-    let benchmark = Mutex::new(None);
-    let one_service = |number: usize| {
-        let plan = plans[number];
+    /// The services that run.
+    fn plans(&self) -> Vec<Plan> {
+        let mut plans = PLANS.to_vec();
+        if !self.services.is_empty() {
+            plans.retain(|plan| self.services.iter().any(|name| name == plan.name));
+        } else if self.quick {
+            plans.truncate(2);
+        }
+        plans
+    }
+}
+
+/// What every service is run with.
+struct Runs<'a> {
+    options: &'a Options,
+    weeks: f64,
+    sampling: Sampling,
+    series: Option<Series>,
+    captured: Vec<Captured>,
+}
+
+impl Runs<'_> {
+    fn service(&self, plan: Plan) -> ServiceResults {
+        let options = self.options;
+        let strengths: &[f64] = if options.quick {
+            &[0.5, 2.0, 20.0]
+        } else {
+            &injected::STRENGTHS
+        };
         // Names, not numbers: the same service has the same traffic whichever others run.
         let seed = plan
             .name
             .bytes()
             .fold(options.seed, |seed, byte| mix(seed ^ u64::from(byte)));
-        let weeks = normal::run(plan, weeks, seed, sampling);
-        let attacks = if wanted("attacks") {
-            injected::run(&weeks, seed, strengths)
-        } else {
-            Vec::new()
+        let weeks = normal::run(plan, self.weeks, seed, self.sampling);
+        let mut results = ServiceResults {
+            attacks: Vec::new(),
+            cold: Vec::new(),
+            crowds: Vec::new(),
+            captures: captures::run(&self.captured, &weeks, seed),
+            weeks,
         };
-        let cold = if wanted("cold") {
-            injected::cold(&weeks, seed, strengths)
-        } else {
-            Vec::new()
-        };
-        let crowds = if wanted("crowds") && plan.crowds {
-            crowds::modelled(&weeks, series.as_ref(), seed, shapes)
-        } else {
-            Vec::new()
-        };
-        let captures = captures::run(&captured, &weeks, seed);
-        if let Ok(mut services) = services.lock() {
-            services.push((
-                number,
-                ServiceResults {
-                    weeks,
-                    attacks,
-                    cold,
-                    crowds,
-                    captures,
-                },
-            ));
+        let weeks = &results.weeks;
+        if options.wants("attacks") {
+            results.attacks = injected::run(weeks, seed, strengths);
         }
+        if options.wants("cold") {
+            results.cold = injected::cold(weeks, seed, strengths);
+        }
+        if options.wants("crowds") && plan.crowds {
+            let shapes = if options.quick { 3 } else { 15 };
+            results.crowds = crowds::modelled(weeks, self.series.as_ref(), seed, shapes);
+        }
+        results
+    }
+
+    fn recorded(&self) -> Option<Recorded> {
+        let series = self.series.as_ref().filter(|_| self.options.wants("worldcup"))?;
+        let days = self.options.quick.then_some(13);
+        Some(crowds::recorded(
+            series,
+            days,
+            mix(self.options.seed),
+            self.sampling,
+        ))
+    }
+}
+
+/// Runs it all; whether every demand is met that was measured.
+fn run(options: &Options) -> Result<bool> {
+    let begun = Instant::now();
+    options.check()?;
+    let weeks = if options.quick {
+        options.weeks.min(1.0)
+    } else {
+        options.weeks
     };
-    let trained = ["normal", "attacks", "cold", "crowds", "captures"]
-        .into_iter()
-        .any(wanted);
-    let work = |task: usize| match task {
-        0 => {
-            if let (Some(series), true) = (&series, wanted("worldcup")) {
-                let days = options.quick.then_some(16);
-                let result = crowds::recorded(series, days, mix(options.seed), sampling);
+    let mut runs = Runs {
+        options,
+        weeks,
+        sampling: Sampling {
+            one_in: options.one_in,
+            ..Sampling::default()
+        },
+        series: None,
+        captured: Vec::new(),
+    };
+    let mut benchmark = None;
+    if let Some(folder) = &options.traffic {
+        if options.wants("worldcup") || options.wants("crowds") {
+            runs.series = Some(crowds::read(&folder.join(CROWDS))?);
+        }
+        if options.wants("nab") {
+            benchmark = Some(nab::run(&folder.join(BENCHMARK))?);
+        }
+    }
+    if let Some(folder) = options.captures.as_ref().filter(|_| options.wants("captures")) {
+        runs.captured = captures::read(folder)?;
+    }
+    let mut plans = options.plans();
+    if !OF_SERVICES.into_iter().any(|part| options.wants(part)) {
+        plans.clear();
+    }
+
+    // The series is the longest task: it goes first.
+    let next = AtomicUsize::new(0);
+    let (services, recorded) = (Mutex::new(Vec::new()), Mutex::new(None));
+    let worker = || {
+        loop {
+            let task = next.fetch_add(1, Ordering::Relaxed);
+            let Some(number) = task.checked_sub(1) else {
+                let result = runs.recorded();
                 if let Ok(mut recorded) = recorded.lock() {
-                    *recorded = Some(result);
+                    *recorded = result;
                 }
-            }
-        }
-        1 => {
-            if let (Some(folder), true) = (&options.traffic, wanted("nab")) {
-                let result = report::benchmark(&folder.join(BENCHMARK));
-                if let Ok(mut benchmark) = benchmark.lock() {
-                    *benchmark = Some(result);
-                }
-            }
-        }
-        number => {
-            if trained {
-                one_service(number - 2);
+                continue;
+            };
+            let Some(plan) = plans.get(number) else { return };
+            let result = runs.service(*plan);
+            if let Ok(mut services) = services.lock() {
+                services.push((number, result));
             }
         }
     };
@@ -207,18 +259,7 @@ fn run(options: &Options) -> Result<bool> {
     };
     thread::scope(|scope| {
         for _ in 0..jobs {
-            scope.spawn(|| {
-                loop {
-                    let Ok(mut at) = next.lock() else { return };
-                    let task = *at;
-                    *at += 1;
-                    drop(at);
-                    if task >= plans.len() + 2 {
-                        return;
-                    }
-                    work(task);
-                }
-            });
+            scope.spawn(worker);
         }
     });
     let mut services = services.into_inner().unwrap_or_default();
@@ -230,8 +271,8 @@ fn run(options: &Options) -> Result<bool> {
         one_in: options.one_in,
         services: services.into_iter().map(|(_, results)| results).collect(),
         recorded: recorded.into_inner().unwrap_or_default(),
-        benchmark: benchmark.into_inner().unwrap_or_default(),
-        captures: captured,
+        benchmark,
+        captures: runs.captured,
         took: begun.elapsed(),
     };
     let demands = demands::judge(&results);

@@ -4,7 +4,7 @@
 
 mod score;
 
-use std::{collections::BTreeMap, fs::File, path::Path};
+use std::{collections::BTreeMap, fmt::Write as _, fs::File, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use gateway_detect::volume::Recorded;
@@ -13,12 +13,11 @@ use weir::series::{self, Series};
 use self::score::{Outcome, PROFILES, Scored};
 
 /// Scores the series of a folder with `data/**.csv` (columns `timestamp` and `value`) and `windows.json` (for each file, the
-/// first and the last time of every window), prints what each comes to, and returns the score of the standard profile.
-pub(crate) fn run(folder: &Path) -> Result<f64> {
+/// first and the last time of every window): the score of the standard profile, and a table of what each comes to.
+pub(crate) fn run(folder: &Path) -> Result<(f64, String)> {
     let corpus = corpus(folder)?;
     let outcomes = PROFILES.map(|profile| score::score(&corpus, profile));
-    print!("{}", table(&corpus, &outcomes));
-    Ok(outcomes[0].normalised)
+    Ok((outcomes[0].normalised, table(&corpus, &outcomes)))
 }
 
 /// Reads the corpus and runs the detector over it.
@@ -81,9 +80,11 @@ fn table(corpus: &[Scored], outcomes: &[Outcome]) -> String {
         "SERIES", "SCORE", "FOUND", "FALSE"
     );
     let standard = &outcomes[0];
+    // Writing to a string does not fail.
     for (scored, part) in corpus.iter().zip(&standard.series) {
-        text += &format!(
-            "{:width$}  {:>6.2}  {:>5}  {:>5}\n",
+        let _ = writeln!(
+            text,
+            "{:width$}  {:>6.2}  {:>5}  {:>5}",
             scored.name,
             part.score,
             format!("{}/{}", part.found, part.windows),
@@ -94,8 +95,9 @@ fn table(corpus: &[Scored], outcomes: &[Outcome]) -> String {
         let found: usize = outcome.series.iter().map(|part| part.found).sum();
         let windows: usize = outcome.series.iter().map(|part| part.windows).sum();
         let wrong: usize = outcome.series.iter().map(|part| part.false_positives).sum();
-        text += &format!(
-            "{:width$}  {:>6.1}  {:>5}  {:>5}  rows that score at least {:.4}\n",
+        let _ = writeln!(
+            text,
+            "{:width$}  {:>6.1}  {:>5}  {:>5}  rows that score at least {:.4}",
             profile.name,
             outcome.normalised,
             format!("{found}/{windows}"),

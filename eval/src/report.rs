@@ -1,6 +1,6 @@
 //! The table, and the same as JSON.
 
-use std::{collections::BTreeMap, fmt::Write, path::Path, time::Duration};
+use std::{collections::BTreeMap, fmt::Write, time::Duration};
 
 use gateway_detect::Kind;
 use serde_json::{Value, json};
@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use crate::{
     demands::{Demand, rightly},
     model::frames::Captured,
-    nab,
     run::{
         crowds::{Modelled, Recorded},
         injected::{Trial, confusion},
@@ -36,15 +35,10 @@ pub(crate) struct Results {
     pub(crate) one_in: f64,
     pub(crate) services: Vec<ServiceResults>,
     pub(crate) recorded: Option<Recorded>,
-    pub(crate) benchmark: Option<Result<f64, String>>,
+    /// The score of the benchmark in its standard profile, and its own table.
+    pub(crate) benchmark: Option<(f64, String)>,
     pub(crate) captures: Vec<Captured>,
     pub(crate) took: Duration,
-}
-
-/// The score of the benchmark.
-pub(crate) fn benchmark(folder: &Path) -> Result<f64, String> {
-    let _ = folder;
-    nab::run(folder).map_err(|error| format!("{error:#}"))
 }
 
 /// The most lines of reasons that are printed of each sort.
@@ -177,13 +171,13 @@ fn write_text(out: &mut String, results: &Results, demands: &[Demand]) -> std::f
                 .learned_after
                 .map_or_else(|| "never".to_owned(), |after| format!("{:.1} h", after / 3600.0)),
             weeks.false_attacks.len(),
-            attacks / weeks.weeks / 7.0,
-            attacks / weeks.weeks,
+            attacks / weeks.lasted / 7.0,
+            attacks / weeks.lasted,
             weeks.stealths.len(),
-            stealths / weeks.weeks,
+            stealths / weeks.lasted,
             weeks.crowds,
             weeks.said.attack,
-            weeks.detector_seconds / weeks.looks.max(1) as f64 * 1e6
+            weeks.detector_seconds / weeks.timed.max(1) as f64 * 1e6
         )?;
     }
     for service in &results.services {
@@ -205,6 +199,9 @@ fn write_text(out: &mut String, results: &Results, demands: &[Demand]) -> std::f
     attacks_text(out, results)?;
     captures_text(out, results)?;
     crowds_text(out, results)?;
+    if let Some((_, table)) = &results.benchmark {
+        writeln!(out, "\nNumenta Anomaly Benchmark\n{table}")?;
+    }
     writeln!(out, "\nDemands (took {:.0} s)", results.took.as_secs_f64())?;
     for demand in demands {
         let met = match demand.met {
@@ -241,7 +238,7 @@ fn entries(
             .or_insert(0) += 1;
     }
     let mut causes: Vec<_> = causes.into_iter().collect();
-    causes.sort_by(|a, b| b.1.cmp(&a.1));
+    causes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     writeln!(out, "\n{service}: {} {what}", entries.len())?;
     for (cause, count) in causes.iter().take(MOST) {
         writeln!(out, "  {count:>5} {cause}")?;
@@ -450,8 +447,11 @@ fn crowds_text(out: &mut String, results: &Results) -> std::fmt::Result {
         for crowd in all.iter().filter(|crowd| crowd.called_after.is_none()).take(MOST) {
             writeln!(
                 out,
-                "  {} ({}), {}: not called a crowd",
-                crowd.service, crowd.moment, crowd.shape
+                "  {} ({}), {}: not called a crowd; {}",
+                crowd.service,
+                crowd.moment,
+                crowd.shape,
+                crowd.why.line()
             )?;
         }
     }
@@ -469,14 +469,15 @@ fn crowds_text(out: &mut String, results: &Results) -> std::fmt::Result {
         for rise in &recorded.rises {
             writeln!(
                 out,
-                "  rise at {}, {:.1} times, {} minutes: {}",
+                "  rise at {}, {:.1} times, {} minutes: {}; {}",
                 rise.begins,
                 rise.factor,
                 rise.minutes + 1,
                 rise.called_after.map_or_else(
                     || "not called a crowd".to_owned(),
                     |after| format!("called a crowd after {after} minutes")
-                )
+                ),
+                rise.why.line()
             )?;
         }
         for (sort, found) in [("attack", &recorded.attacks), ("stealth", &recorded.stealths)] {
@@ -541,14 +542,14 @@ pub(crate) fn json(results: &Results, demands: &[Demand]) -> Value {
             let weeks = &service.weeks;
             json!({
                 "service": weeks.plan.name,
-                "weeks": weeks.weeks,
+                "weeks": weeks.lasted,
                 "learned_after_seconds": weeks.learned_after,
                 "seconds": weeks.said.json(),
                 "seconds_in_tenths": weeks.in_tenths,
                 "crowds": weeks.crowds,
                 "false_attacks": weeks.false_attacks.iter().map(entry_json).collect::<Vec<_>>(),
                 "stealths": weeks.stealths.iter().map(entry_json).collect::<Vec<_>>(),
-                "look_seconds": weeks.detector_seconds / weeks.looks.max(1) as f64,
+                "look_seconds": weeks.detector_seconds / weeks.timed.max(1) as f64,
                 "modelled_crowds": service.crowds.iter().map(|crowd| json!({
                     "moment": crowd.moment,
                     "shape": crowd.shape,
@@ -576,9 +577,10 @@ pub(crate) fn json(results: &Results, demands: &[Demand]) -> Value {
                 "factor": rise.factor,
                 "minutes": rise.minutes + 1,
                 "called_after_minutes": rise.called_after,
+                "why": rise.why.json(),
             })).collect::<Vec<_>>(),
         })),
-        "nab": results.benchmark.as_ref().and_then(|score| score.as_ref().ok()),
+        "nab": results.benchmark.as_ref().map(|(score, _)| score),
         "demands": demands.iter().map(|demand| json!({
             "demand": demand.what, "found": demand.found, "met": demand.met,
         })).collect::<Vec<_>>(),

@@ -82,6 +82,14 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Measure the detectors: delays, false alarms and confusion, over modelled traffic, captures and recorded series
+    ///
+    /// `cargo xtask eval -- --help` says what can be given.
+    Eval {
+        /// Passed on to the evaluation
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Check the licences of everything that is linked into Weir
     Licences,
     /// Make the archive that is given to users, with its checksum, in target/dist
@@ -132,6 +140,12 @@ fn run(command: Command) -> Result<()> {
             table: true, args, ..
         } => lab::become_program("source-table", &["lru"], &args),
         Command::Bench { args, .. } => lab::become_program("bench", &[], &args),
+        Command::Eval { args } => {
+            setup::setup(Scope::Build, Mode::Quiet)?;
+            workspace::cargo(["run", "--release", "--locked", "--package", "weir-eval", "--"])
+                .args(args)
+                .run()
+        }
         Command::Licences => {
             setup::setup(Scope::Build, Mode::Quiet)?;
             let faults = licences::faults()?;

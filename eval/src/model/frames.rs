@@ -71,7 +71,7 @@ pub(crate) fn read(path: &Path) -> Result<Captured> {
         .file_name()
         .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let file = File::open(path).with_context(|| format!("{}", path.display()))?;
-    let mut reader = Reader::new(file).with_context(|| format!("{name}"))?;
+    let mut reader = Reader::new(file).with_context(|| name.clone())?;
     let mut frames = Vec::new();
     let (mut first, mut last) = (None, 0_u64);
     while let Some(captured) = reader.next().with_context(|| name.clone())? {

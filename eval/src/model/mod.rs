@@ -14,3 +14,5 @@ pub(crate) mod season;
 pub(crate) mod service;
 pub(crate) mod talk;
 pub(crate) mod tally;
+#[cfg(test)]
+mod tests;

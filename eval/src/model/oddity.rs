@@ -64,6 +64,11 @@ impl Oddity {
         }
     }
 
+    /// Whether it needs connections that carry data for long: name servers and games have none.
+    pub(crate) const fn bulk(self) -> bool {
+        matches!(self, Self::SpeedTest | Self::BigUpload | Self::BigDownload)
+    }
+
     /// Whether it is one that only services with crowds of customers have.
     pub(crate) const fn crowded(self) -> bool {
         matches!(self, Self::Mail | Self::Sale)
@@ -117,10 +122,10 @@ pub(crate) struct Going {
 }
 
 /// Which oddities begin, and when: drawn for a week in advance.
-pub(crate) fn draw_week(random: &mut Random, begins: f64, crowds: bool) -> Vec<(f64, Oddity)> {
+pub(crate) fn draw_week(random: &mut Random, begins: f64, crowds: bool, bulk: bool) -> Vec<(f64, Oddity)> {
     let mut drawn = Vec::new();
     for (oddity, a_week) in Oddity::ALL {
-        if oddity.crowded() && !crowds {
+        if oddity.crowded() && !crowds || oddity.bulk() && !bulk {
             continue;
         }
         for _ in 0..random.poisson(a_week) as u64 {

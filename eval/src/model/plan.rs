@@ -43,12 +43,16 @@ pub(crate) struct Plan {
     pub(crate) fresh: f64,
     /// How restless it is; 1 is usual.
     pub(crate) noise: f64,
-    /// Scanners of the whole internet, in packets a second, mean.
+    /// Scanners of the whole internet, in SYNs a second, mean: an address and port meet one or two a minute.
     pub(crate) radiation: f64,
     /// Whether oddities of customers in crowds happen (mails, sales).
     pub(crate) crowds: bool,
     /// Whether the host sees its answers (handshakes are counted).
     pub(crate) terminates: bool,
+    /// Of the connections that move much, those that send it.
+    pub(crate) uploads: f64,
+    /// How many packets a second those send, the median: what its customers' lines take.
+    pub(crate) line: f64,
 }
 
 impl Plan {
@@ -114,9 +118,11 @@ pub(crate) const PLANS: [Plan; 6] = [
         accesses: EVERYBODY,
         fresh: 0.03,
         noise: 1.0,
-        radiation: 0.4,
+        radiation: 0.03,
         crowds: true,
         terminates: true,
+        uploads: 0.03,
+        line: 120.0,
     },
     Plan {
         name: "api",
@@ -133,9 +139,11 @@ pub(crate) const PLANS: [Plan; 6] = [
         accesses: PARTNERS,
         fresh: 0.002,
         noise: 1.3,
-        radiation: 0.2,
+        radiation: 0.01,
         crowds: false,
         terminates: true,
+        uploads: 0.3,
+        line: 120.0,
     },
     Plan {
         name: "names",
@@ -147,9 +155,11 @@ pub(crate) const PLANS: [Plan; 6] = [
         accesses: RESOLVERS,
         fresh: 0.02,
         noise: 0.8,
-        radiation: 0.5,
+        radiation: 0.02,
         crowds: true,
         terminates: true,
+        uploads: 0.0,
+        line: 0.0,
     },
     Plan {
         name: "video",
@@ -166,9 +176,11 @@ pub(crate) const PLANS: [Plan; 6] = [
         accesses: EVERYBODY,
         fresh: 0.02,
         noise: 0.8,
-        radiation: 0.3,
+        radiation: 0.02,
         crowds: true,
         terminates: true,
+        uploads: 0.02,
+        line: 200.0,
     },
     Plan {
         name: "intranet",
@@ -191,9 +203,11 @@ pub(crate) const PLANS: [Plan; 6] = [
         ],
         fresh: 0.004,
         noise: 1.5,
-        radiation: 0.05,
+        radiation: 0.004,
         crowds: false,
         terminates: true,
+        uploads: 0.2,
+        line: 150.0,
     },
     Plan {
         name: "game",
@@ -205,13 +219,16 @@ pub(crate) const PLANS: [Plan; 6] = [
         accesses: PLAYERS,
         fresh: 0.02,
         noise: 0.7,
-        radiation: 0.2,
+        radiation: 0.01,
         crowds: true,
         terminates: true,
+        uploads: 0.0,
+        line: 0.0,
     },
 ];
 
-/// A site of sport, for the World Cup's series: the requests are given, a connection has several.
+/// A site of sport, for the World Cup's series: the requests are given, a connection has several, and
+/// lines are those of 1998.
 pub(crate) const SPORT: Plan = Plan {
     name: "sport",
     talk: Talk::Web {
@@ -227,7 +244,9 @@ pub(crate) const SPORT: Plan = Plan {
     accesses: EVERYBODY,
     fresh: 0.04,
     noise: 0.5,
-    radiation: 0.3,
+    radiation: 0.03,
     crowds: false,
     terminates: true,
+    uploads: 0.0,
+    line: 12.0,
 };

@@ -4,7 +4,7 @@ use gateway_detect::Observation;
 
 use super::{
     attack::Attack,
-    crowd::Crowd,
+    crowd::{Crowd, Curve},
     frames::Playback,
     oddity::{self, Doing, Going, Oddity},
     plan::{Plan, Talk},
@@ -123,6 +123,12 @@ impl Service {
         self.plan.packets * self.season.expected(self.at)
     }
 
+    /// Its season.
+    #[cfg(test)]
+    pub(crate) fn season(&self) -> &Season {
+        &self.season
+    }
+
     /// What goes on, or ended within the last seconds.
     pub(crate) fn oddities(&self, within: f64) -> impl Iterator<Item = Oddity> {
         self.going
@@ -195,7 +201,6 @@ impl Service {
                 _ => {}
             }
         }
-        let customers = tally.seen.packets;
         for hostile in &mut self.hostile {
             self.sources += match hostile {
                 Hostile::Modelled(attack) => attack.step(random, at, seconds, self.plan.port, &mut tally),
@@ -203,7 +208,7 @@ impl Service {
             };
         }
         let load = tally.seen.packets / seconds / (25.0 * self.plan.packets);
-        let (_, completed, asked) = (customers, self.talking.completed, self.talking.asked);
+        let (completed, asked) = (self.talking.completed, self.talking.asked);
         if self.plan.terminates && !matches!(self.plan.talk, Talk::Names | Talk::Game { .. }) {
             if completed > 0.0 {
                 let noise = 1.0 + 0.6 / completed.sqrt() * random.normal();
@@ -298,6 +303,25 @@ impl Service {
         self.delay.step(&mut self.random, since);
     }
 
+    /// Whoever was cut off comes back at once.
+    fn back(&mut self, cut: &Going) -> Option<Going> {
+        matches!(cut.doing, Doing::Cut { .. }).then(|| Going {
+            oddity: cut.oddity,
+            begins: cut.ends,
+            ends: cut.ends + 180.0,
+            doing: Doing::Customers(Crowd {
+                begins: cut.ends,
+                curve: Curve::Rise {
+                    factor: self.random.between(1.3, 2.5),
+                    rise: 3.0,
+                    hold: 5.0,
+                    half: 20.0,
+                },
+                fresh: self.plan.fresh,
+            }),
+        })
+    }
+
     /// What begins and ends.
     fn happen(&mut self, at: f64) {
         if !self.oddities {
@@ -306,7 +330,13 @@ impl Service {
         let week = ((at - BEGIN) / WEEK).floor() as i64;
         if week != self.week {
             self.week = week;
-            self.coming = oddity::draw_week(&mut self.random, BEGIN + week as f64 * WEEK, self.plan.crowds);
+            let bulk = matches!(self.plan.talk, Talk::Web { .. });
+            self.coming = oddity::draw_week(
+                &mut self.random,
+                BEGIN + week as f64 * WEEK,
+                self.plan.crowds,
+                bulk,
+            );
             self.coming.retain(|(begins, _)| *begins >= at);
         }
         while let Some(&(begins, oddity)) = self.coming.last()
@@ -332,39 +362,12 @@ impl Service {
                 _ => {
                     let usual = self.usual();
                     let going = oddity::begin(&mut self.random, oddity, begins, &self.population, usual);
+                    let back = going.as_ref().and_then(|going| self.back(going));
                     self.going.extend(going);
+                    self.going.extend(back);
                 }
             }
         }
-        // Whoever was cut off comes back at once.
-        let mut back = Vec::new();
-        for going in &self.going {
-            if matches!(going.doing, Doing::Cut { .. }) && going.ends <= at && going.ends > at - 1.05 {
-                let known = self
-                    .going
-                    .iter()
-                    .any(|other| other.begins == going.ends && matches!(other.doing, Doing::Customers(_)));
-                if !known {
-                    let crowd = Crowd {
-                        begins: going.ends,
-                        curve: super::crowd::Curve::Rise {
-                            factor: self.random.between(1.3, 2.5),
-                            rise: 3.0,
-                            hold: 5.0,
-                            half: 20.0,
-                        },
-                        fresh: self.plan.fresh,
-                    };
-                    back.push(Going {
-                        oddity: going.oddity,
-                        begins: going.ends,
-                        ends: going.ends + 180.0,
-                        doing: Doing::Customers(crowd),
-                    });
-                }
-            }
-        }
-        self.going.extend(back);
         self.going.retain(|going| at < going.ends + 600.0);
     }
 }

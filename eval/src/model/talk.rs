@@ -132,7 +132,7 @@ impl Talking {
                 acks,
                 lasts,
             } => self.web(random, now, population, tally, (quic, requests, acks, lasts)),
-            Talk::Names => self.names(random, now, population, tally),
+            Talk::Names => self.names(random, now, tally),
             Talk::Game { per_second } => self.game(random, now, tally, per_second),
         }
     }
@@ -197,8 +197,8 @@ impl Talking {
         ];
         tally.add(random, asked, Shape::tcp(ACK | PSH, port, request), from);
         self.acks += compound(random, asked, acks * self.response, 2.0);
-        let acked = (self.release(random, seconds, 1.2, |of| &mut of.acks) * now.passes).round();
-        tally.add(random, acked, ack, from);
+        let received = (self.release(random, seconds, 1.2, |of| &mut of.acks) * now.passes).round();
+        tally.add(random, received, ack, from);
 
         // Ends.
         self.closing += opened;
@@ -251,8 +251,8 @@ impl Talking {
         ];
         tally.add(random, asked, Shape::udp(port, request), from);
         self.quic_acks += compound(random, asked, acks * self.response, 2.0);
-        let acked = (self.release(random, now.seconds, 1.2, |of| &mut of.quic_acks) * now.passes).round();
-        tally.add(random, acked, Shape::udp(port, one(70, 90)), from);
+        let received = (self.release(random, now.seconds, 1.2, |of| &mut of.quic_acks) * now.passes).round();
+        tally.add(random, received, Shape::udp(port, one(70, 90)), from);
         self.asked += asked;
     }
 
@@ -269,8 +269,8 @@ impl Talking {
             self.large.push(Large {
                 host: population.host(random),
                 left: random.pareto(LARGE_LEAST, LARGE_INDEX, LARGE_MOST),
-                packets_per_second: random.log_normal(120.0, 0.9).min(5_000.0),
-                upload: random.chance(0.1),
+                packets_per_second: random.log_normal(self.plan.line, 0.9).min(40.0 * self.plan.line),
+                upload: random.chance(self.plan.uploads),
             });
         }
         let port = self.plan.port;
@@ -285,8 +285,7 @@ impl Talking {
         self.large.retain(|large| large.left > 0.0);
     }
 
-    fn names(&mut self, random: &mut Random, now: &Now, population: &Population, tally: &mut Tally) {
-        let _ = population;
+    fn names(&mut self, random: &mut Random, now: &Now, tally: &mut Tally) {
         let from = Senders::Customers { fresh: now.fresh };
         // Answers that were kept for five minutes are asked for anew together.
         let together = if now.at.rem_euclid(300.0) < 3.0 { 1.25 } else { 1.0 };

@@ -17,7 +17,7 @@ use crate::{
     },
     run::{
         normal::Weeks,
-        watch::{Entry, Said, Watch},
+        watch::{Entry, Said, Watch, Why},
     },
 };
 
@@ -104,6 +104,8 @@ pub(crate) struct Rise {
     pub(crate) factor: f64,
     pub(crate) minutes: usize,
     pub(crate) called_after: Option<usize>,
+    /// What the detector said of it when it thought its volume most unusual.
+    pub(crate) why: Why,
 }
 
 /// Runs a series, or its first `days`.
@@ -119,7 +121,7 @@ pub(crate) fn recorded(series: &Series, days: Option<usize>, seed: u64, sampling
     let mut minutes = Vec::with_capacity(counts.len());
     for (minute, &count) in counts.iter().enumerate() {
         let next = counts.get(minute + 1).copied().unwrap_or(count);
-        let (mut attack, mut crowd, mut stealth) = (false, false, false);
+        let (mut attack, mut crowd, mut stealth, mut why) = (false, false, false, Why::default());
         // Rises are looked at in tenths, and one minute in ten.
         let fine = minute % 10 == 0 || next > 1.5 * count;
         for second in 0..60 {
@@ -133,8 +135,12 @@ pub(crate) fn recorded(series: &Series, days: Option<usize>, seed: u64, sampling
             attack |= matches!(watch.verdict(), Verdict::Attack(_));
             crowd |= watch.verdict() == Verdict::Crowd;
             stealth |= watch.verdict() == Verdict::Stealth;
+            let finding = watch.detector.finding();
+            if finding.volume_score >= why.volume_score {
+                why = Why::of(finding);
+            }
         }
-        minutes.push((attack, crowd, stealth));
+        minutes.push((attack, crowd, stealth, why));
     }
     let rises = rises(counts)
         .into_iter()
@@ -144,8 +150,14 @@ pub(crate) fn recorded(series: &Series, days: Option<usize>, seed: u64, sampling
             minutes: ends - begins,
             called_after: minutes[begins.saturating_sub(2)..(begins + IN_TIME).min(minutes.len())]
                 .iter()
-                .position(|(_, crowd, _)| *crowd)
+                .position(|(_, crowd, ..)| *crowd)
                 .map(|after| after.saturating_sub(2)),
+            why: minutes[begins..(begins + IN_TIME).min(minutes.len())]
+                .iter()
+                .map(|(.., why)| why)
+                .max_by(|a, b| a.volume_score.total_cmp(&b.volume_score))
+                .cloned()
+                .unwrap_or_default(),
         })
         .collect();
     let of = |test: fn(Verdict) -> bool| {
@@ -160,7 +172,7 @@ pub(crate) fn recorded(series: &Series, days: Option<usize>, seed: u64, sampling
         minutes: minutes.len(),
         said: watch.said,
         attack_minutes: minutes.iter().filter(|(attack, ..)| *attack).count(),
-        stealth_minutes: minutes.iter().filter(|(.., stealth)| *stealth).count(),
+        stealth_minutes: minutes.iter().filter(|(_, _, stealth, _)| *stealth).count(),
         attacks: of(|verdict| verdict.kind().is_some()),
         stealths: of(|verdict| verdict == Verdict::Stealth),
         rises,
@@ -214,6 +226,8 @@ pub(crate) struct Modelled {
     pub(crate) said: Said,
     pub(crate) attacks: Vec<Entry>,
     pub(crate) stealths: Vec<Entry>,
+    /// What the detector said when it thought the volume most unusual.
+    pub(crate) why: Why,
 }
 
 /// Runs crowds on a service that is known: shapes of recorded rises, and of their like.
@@ -270,10 +284,14 @@ pub(crate) fn modelled(weeks: &Weeks, series: Option<&Series>, seed: u64, shapes
                 Curve::Rise { rise, hold, .. } => rise + hold + 600.0,
                 Curve::Recorded { step, factors } => step * factors.len() as f64,
             };
-            let (mut doubled, mut called) = (None, None);
+            let (mut doubled, mut called, mut why) = (None, None, Why::default());
             while watch.service.at < begins + lasts {
                 watch.tenths();
                 let at = watch.service.at;
+                let finding = watch.detector.finding();
+                if finding.volume_score >= why.volume_score {
+                    why = Why::of(finding);
+                }
                 if doubled.is_none() && crowd.factor(at).is_some_and(|factor| factor >= 2.0) {
                     doubled = Some(at);
                 }
@@ -294,8 +312,77 @@ pub(crate) fn modelled(weeks: &Weeks, series: Option<&Series>, seed: u64, shapes
                     .filter(|entry| entry.verdict == Verdict::Stealth)
                     .cloned()
                     .collect(),
+                why,
             });
         }
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fmt::Write as _, fs, path::PathBuf};
+
+    use super::*;
+
+    fn file(name: &str, text: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("weir-eval-{}-{name}.csv", std::process::id()));
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn minutes(count: usize, missing: usize) -> String {
+        let mut text = "period,count\n".to_owned();
+        for minute in (0..count).filter(|minute| *minute != missing) {
+            let (day, hour) = (minute / 1440 + 1, minute / 60 % 24);
+            let _ = writeln!(text, "1998-05-{day:02} {hour:02}:{:02}:00,{minute}", minute % 60);
+        }
+        text
+    }
+
+    #[test]
+    fn a_missing_minute_is_filled_in() {
+        let path = file("missing", &minutes(3000, 77));
+        let series = read(&path).unwrap();
+        fs::remove_file(path).unwrap();
+        assert_eq!(series.counts.len(), 3000);
+        assert!((series.counts[77] - 77.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_is_no_series_is_refused_with_its_place() {
+        for (name, text, says) in [
+            ("word", "period,count\n1998-05-01 00:00:00,many\n", "line 2"),
+            (
+                "short",
+                "period,count\n1998-05-01 00:00:00,1\n",
+                "fewer than two days",
+            ),
+            (
+                "back",
+                "period,count\n1998-05-01 00:01:00,1\n1998-05-01 00:00:00,1\n",
+                "not in order",
+            ),
+        ] {
+            let path = file(name, text);
+            let error = format!("{:#}", read(&path).unwrap_err());
+            fs::remove_file(path).unwrap();
+            assert!(error.contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_rise_is_found_and_a_daily_one_is_none() {
+        let mut counts = vec![1_000.0; 10 * 1440];
+        for day in 0..10 {
+            for minute in 600..660 {
+                counts[day * 1440 + minute] = 5_000.0;
+            }
+        }
+        assert!(rises(&counts).is_empty());
+        counts[9 * 1440 + 900] = 9_000.0;
+        let rises = rises(&counts);
+        assert_eq!(rises.len(), 1);
+        assert_eq!(rises[0].0, 9 * 1440 + 900);
+    }
 }

@@ -30,7 +30,7 @@ pub(crate) struct Moment {
 #[derive(Debug)]
 pub(crate) struct Weeks {
     pub(crate) plan: Plan,
-    pub(crate) weeks: f64,
+    pub(crate) lasted: f64,
     /// How long it took until the detector had learned enough, in seconds; nothing if it never had.
     pub(crate) learned_after: Option<f64>,
     pub(crate) said: Said,
@@ -40,7 +40,8 @@ pub(crate) struct Weeks {
     pub(crate) crowds: u64,
     /// Seconds that tenths were looked at in.
     pub(crate) in_tenths: u64,
-    pub(crate) looks: u64,
+    /// Seconds whose looks were timed, and the processor time of those.
+    pub(crate) timed: u64,
     pub(crate) detector_seconds: f64,
     pub(crate) moments: Vec<Moment>,
 }
@@ -82,15 +83,15 @@ pub(crate) fn run(plan: Plan, weeks: f64, seed: u64, sampling: Sampling) -> Week
     }
     Weeks {
         plan,
-        weeks,
+        lasted: weeks,
         learned_after,
         said: watch.said,
         false_attacks: watch.attacks().map(|(entry, _)| entry.clone()).collect(),
         stealths: of(&watch, "stealth").cloned().collect(),
         crowds: of(&watch, "crowd").count() as u64,
         in_tenths,
-        looks: watch.looks,
-        detector_seconds: watch.took.as_secs_f64(),
+        timed: watch.timed,
+        detector_seconds: watch.took,
         moments,
     }
 }

@@ -1,14 +1,22 @@
 //! A detector at work on a modelled service, and what it said.
 
-use std::time::{Duration, Instant};
-
-use gateway_detect::{Detector, Finding, Kind, Settings, Verdict};
+use gateway_detect::{Detector, Finding, Kind, Observation, Settings, Verdict};
+use nix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
 use crate::model::{oddity::Oddity, season::BEGIN, service::Service};
 
 /// An oddity explains what is said within so many seconds after it.
 const ECHO: f64 = 300.0;
+
+/// The looks of one second in so many are timed.
+const TIMED_ONE_IN: u64 = 61;
+
+/// Processor time of this thread, in seconds: what others on the machine do is not counted.
+fn thread_seconds() -> Option<f64> {
+    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).ok()?;
+    Some(time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9)
+}
 
 /// A change of the verdict.
 #[derive(Clone, Debug)]
@@ -104,14 +112,6 @@ impl Said {
         } += 1;
     }
 
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.learning += other.learning;
-        self.quiet += other.quiet;
-        self.crowd += other.crowd;
-        self.attack += other.attack;
-        self.stealth += other.stealth;
-    }
-
     pub(crate) fn total(&self) -> u64 {
         self.learning + self.quiet + self.crowd + self.attack + self.stealth
     }
@@ -136,9 +136,9 @@ pub(crate) struct Watch {
     /// Every change of the verdict, in order.
     pub(crate) entries: Vec<Entry>,
     verdict: Verdict,
-    /// Looks of the detector, and how long they took.
-    pub(crate) looks: u64,
-    pub(crate) took: Duration,
+    /// Seconds whose looks were timed, and how long those took, in seconds of this thread's own processor time.
+    pub(crate) timed: u64,
+    pub(crate) took: f64,
 }
 
 impl Watch {
@@ -149,8 +149,8 @@ impl Watch {
             said: Said::default(),
             entries: Vec::new(),
             verdict: Verdict::default(),
-            looks: 0,
-            took: Duration::ZERO,
+            timed: 0,
+            took: 0.0,
         }
     }
 
@@ -159,8 +159,8 @@ impl Watch {
         let mut branch = Self {
             entries: Vec::new(),
             said: Said::default(),
-            looks: 0,
-            took: Duration::ZERO,
+            timed: 0,
+            took: 0.0,
             ..self.clone()
         };
         branch.service.reseed(seed);
@@ -175,30 +175,41 @@ impl Watch {
     /// A second, without looks at its tenths.
     pub(crate) fn second(&mut self) {
         let seen = self.service.second();
-        let (at, begun) = (self.service.at, Instant::now());
-        let _ = self.detector.tick(at, &seen);
-        self.took += begun.elapsed();
-        self.looks += 1;
-        self.said.count(self.detector.finding().verdict);
-        self.note(at);
+        self.tick(&seen);
     }
 
     /// A second with its tenths.
     pub(crate) fn tenths(&mut self) {
         let mut parts = Vec::with_capacity(10);
         let whole = self.service.tenths(|at, part| parts.push((at, part.clone())));
+        let begun = self.clock();
         for (at, part) in parts {
-            let begun = Instant::now();
             let _ = self.detector.glance(at, &part);
-            self.took += begun.elapsed();
             self.note(at);
         }
-        let (at, begun) = (self.service.at, Instant::now());
-        let _ = self.detector.tick(at, &whole);
-        self.took += begun.elapsed();
-        self.looks += 1;
+        if let (Some(begun), Some(ended)) = (begun, thread_seconds()) {
+            self.took += ended - begun;
+        }
+        self.tick(&whole);
+    }
+
+    fn tick(&mut self, seen: &Observation) {
+        let (at, begun) = (self.service.at, self.clock());
+        let _ = self.detector.tick(at, seen);
+        if let (Some(begun), Some(ended)) = (begun, thread_seconds()) {
+            self.timed += 1;
+            self.took += ended - begun;
+        }
         self.said.count(self.detector.finding().verdict);
         self.note(at);
+    }
+
+    /// The clock, where this second is one that is timed: asking it costs as much as a look.
+    fn clock(&self) -> Option<f64> {
+        (self.service.at as u64)
+            .is_multiple_of(TIMED_ONE_IN)
+            .then(thread_seconds)
+            .flatten()
     }
 
     /// Writes down a change.
