@@ -58,7 +58,11 @@ pub(crate) fn judge(results: &Results) -> Vec<Demand> {
     });
     demands.push(match &results.recorded {
         Some(recorded) if !recorded.rises.is_empty() => {
-            let called = recorded.rises.iter().filter(|rise| rise.called_after.is_some()).count();
+            let called = recorded
+                .rises
+                .iter()
+                .filter(|rise| rise.called_after.is_some())
+                .count();
             Demand {
                 what: "World Cup 98: rises are called a crowd",
                 found: format!("{called} of {} rises", recorded.rises.len()),
@@ -71,7 +75,11 @@ pub(crate) fn judge(results: &Results) -> Vec<Demand> {
             met: None,
         },
     });
-    let crowds: Vec<_> = results.services.iter().flat_map(|service| &service.crowds).collect();
+    let crowds: Vec<_> = results
+        .services
+        .iter()
+        .flat_map(|service| &service.crowds)
+        .collect();
     let called = crowds.iter().filter(|crowd| crowd.called_after.is_some()).count();
     let attacked = crowds.iter().filter(|crowd| !crowd.attacks.is_empty()).count();
     demands.push(Demand {
@@ -85,8 +93,14 @@ pub(crate) fn judge(results: &Results) -> Vec<Demand> {
         met: (!crowds.is_empty()).then_some(called == crowds.len()),
     });
     for (what, crowd) in [
-        ("captures at 1x and more, in normal traffic: the right kind within 3 s, floods within 1 s", false),
-        ("captures at 1x and more, in a crowd: the right kind within 3 s, floods within 1 s", true),
+        (
+            "captures at 1x and more, in normal traffic: the right kind within 3 s, floods within 1 s",
+            false,
+        ),
+        (
+            "captures at 1x and more, in a crowd: the right kind within 3 s, floods within 1 s",
+            true,
+        ),
     ] {
         let trials: Vec<&Trial> = results
             .services
@@ -143,11 +157,18 @@ pub(crate) fn judge(results: &Results) -> Vec<Demand> {
         },
     });
     let looks: u64 = results.services.iter().map(|service| service.weeks.looks).sum();
-    let spent: f64 = results.services.iter().map(|service| service.weeks.detector_seconds).sum();
+    let spent: f64 = results
+        .services
+        .iter()
+        .map(|service| service.weeks.detector_seconds)
+        .sum();
     let look = spent / looks.max(1) as f64;
     demands.push(Demand {
         what: "ten thousand services at 1 Hz under a tenth of a core: 10 us a second and service",
-        found: format!("{:.2} us, looks at tenths of a part of the seconds included", look * 1e6),
+        found: format!(
+            "{:.2} us, looks at tenths of a part of the seconds included",
+            look * 1e6
+        ),
         met: (looks > 0).then_some(look <= LOOK),
     });
     let trials = results.services.iter().flat_map(|service| &service.attacks);

@@ -7,23 +7,12 @@ mod nab;
 mod report;
 mod run;
 
-use std::{
-    num::NonZero,
-    path::PathBuf,
-    process::ExitCode,
-    sync::Mutex,
-    thread,
-    time::Instant,
-};
+use std::{num::NonZero, path::PathBuf, process::ExitCode, sync::Mutex, thread, time::Instant};
 
 use anyhow::{Result, bail};
 use clap::Parser;
 
-use model::{
-    plan::PLANS,
-    random::mix,
-    tally::Sampling,
-};
+use model::{plan::PLANS, random::mix, tally::Sampling};
 use report::{Results, ServiceResults};
 use run::{captures, crowds, injected, normal};
 
@@ -87,7 +76,9 @@ fn main() -> ExitCode {
     }
 }
 
-const PARTS: [&str; 7] = ["normal", "attacks", "cold", "crowds", "captures", "worldcup", "nab"];
+const PARTS: [&str; 7] = [
+    "normal", "attacks", "cold", "crowds", "captures", "worldcup", "nab",
+];
 
 fn run(options: &Options) -> Result<bool> {
     let begun = Instant::now();
@@ -101,7 +92,10 @@ fn run(options: &Options) -> Result<bool> {
     for name in &options.services {
         if !PLANS.iter().any(|plan| plan.name == name) {
             let names: Vec<&str> = PLANS.iter().map(|plan| plan.name).collect();
-            bail!("no service {name} is modelled: expected one of {}", names.join(", "));
+            bail!(
+                "no service {name} is modelled: expected one of {}",
+                names.join(", ")
+            );
         }
     }
     if !options.services.is_empty() {
@@ -115,7 +109,11 @@ fn run(options: &Options) -> Result<bool> {
     if !(options.one_in >= 1.0) {
         bail!("--one-in {}: expected at least 1", options.one_in);
     }
-    let weeks = if options.quick { options.weeks.min(1.0) } else { options.weeks };
+    let weeks = if options.quick {
+        options.weeks.min(1.0)
+    } else {
+        options.weeks
+    };
     let sampling = Sampling {
         one_in: options.one_in,
         ..Sampling::default()
@@ -128,7 +126,11 @@ fn run(options: &Options) -> Result<bool> {
         Some(folder) if wanted("captures") => captures::read(folder)?,
         _ => Vec::new(),
     };
-    let strengths: &[f64] = if options.quick { &[0.5, 2.0, 20.0] } else { &injected::STRENGTHS };
+    let strengths: &[f64] = if options.quick {
+        &[0.5, 2.0, 20.0]
+    } else {
+        &injected::STRENGTHS
+    };
     let shapes = if options.quick { 3 } else { 15 };
 
     let next = Mutex::new(0_usize);
@@ -138,10 +140,21 @@ fn run(options: &Options) -> Result<bool> {
     let one_service = |number: usize| {
         let plan = plans[number];
         // Names, not numbers: the same service has the same traffic whichever others run.
-        let seed = plan.name.bytes().fold(options.seed, |seed, byte| mix(seed ^ u64::from(byte)));
+        let seed = plan
+            .name
+            .bytes()
+            .fold(options.seed, |seed, byte| mix(seed ^ u64::from(byte)));
         let weeks = normal::run(plan, weeks, seed, sampling);
-        let attacks = if wanted("attacks") { injected::run(&weeks, seed, strengths) } else { Vec::new() };
-        let cold = if wanted("cold") { injected::cold(&weeks, seed, strengths) } else { Vec::new() };
+        let attacks = if wanted("attacks") {
+            injected::run(&weeks, seed, strengths)
+        } else {
+            Vec::new()
+        };
+        let cold = if wanted("cold") {
+            injected::cold(&weeks, seed, strengths)
+        } else {
+            Vec::new()
+        };
         let crowds = if wanted("crowds") && plan.crowds {
             crowds::modelled(&weeks, series.as_ref(), seed, shapes)
         } else {
@@ -149,10 +162,21 @@ fn run(options: &Options) -> Result<bool> {
         };
         let captures = captures::run(&captured, &weeks, seed);
         if let Ok(mut services) = services.lock() {
-            services.push((number, ServiceResults { weeks, attacks, cold, crowds, captures }));
+            services.push((
+                number,
+                ServiceResults {
+                    weeks,
+                    attacks,
+                    cold,
+                    crowds,
+                    captures,
+                },
+            ));
         }
     };
-    let trained = ["normal", "attacks", "cold", "crowds", "captures"].into_iter().any(wanted);
+    let trained = ["normal", "attacks", "cold", "crowds", "captures"]
+        .into_iter()
+        .any(wanted);
     let work = |task: usize| match task {
         0 => {
             if let (Some(series), true) = (&series, wanted("worldcup")) {

@@ -44,7 +44,9 @@ pub(crate) struct Results {
 /// The score of the benchmark.
 pub(crate) fn benchmark(folder: &Path) -> Result<f64, String> {
     let _ = folder;
-    nab::run().map(|()| f64::NAN).map_err(|error| format!("{error:#}"))
+    nab::run()
+        .map(|()| f64::NAN)
+        .map_err(|error| format!("{error:#}"))
 }
 
 /// The most lines of reasons that are printed of each sort.
@@ -154,7 +156,16 @@ fn write_text(out: &mut String, results: &Results, demands: &[Demand]) -> std::f
     writeln!(
         out,
         "{:<12} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8}",
-        "service", "learned", "attacks", "a day", "a week", "stealth", "a week", "crowds", "attack s", "us/look"
+        "service",
+        "learned",
+        "attacks",
+        "a day",
+        "a week",
+        "stealth",
+        "a week",
+        "crowds",
+        "attack s",
+        "us/look"
     )?;
     for service in &results.services {
         let weeks = &service.weeks;
@@ -178,8 +189,20 @@ fn write_text(out: &mut String, results: &Results, demands: &[Demand]) -> std::f
         )?;
     }
     for service in &results.services {
-        entries(out, service.weeks.plan.name, "false attacks", &service.weeks.false_attacks, when)?;
-        entries(out, service.weeks.plan.name, "false stealth", &service.weeks.stealths, when)?;
+        entries(
+            out,
+            service.weeks.plan.name,
+            "false attacks",
+            &service.weeks.false_attacks,
+            when,
+        )?;
+        entries(
+            out,
+            service.weeks.plan.name,
+            "false stealth",
+            &service.weeks.stealths,
+            when,
+        )?;
     }
     attacks_text(out, results)?;
     captures_text(out, results)?;
@@ -210,8 +233,14 @@ fn entries(
     let mut causes: BTreeMap<String, usize> = BTreeMap::new();
     for entry in entries {
         let names: Vec<&str> = entry.oddities.iter().map(|oddity| oddity.name()).collect();
-        let names = if names.is_empty() { "nothing odd".to_owned() } else { names.join("+") };
-        *causes.entry(format!("{} during {names}", entry.verdict)).or_insert(0) += 1;
+        let names = if names.is_empty() {
+            "nothing odd".to_owned()
+        } else {
+            names.join("+")
+        };
+        *causes
+            .entry(format!("{} during {names}", entry.verdict))
+            .or_insert(0) += 1;
     }
     let mut causes: Vec<_> = causes.into_iter().collect();
     causes.sort_by(|a, b| b.1.cmp(&a.1));
@@ -221,7 +250,14 @@ fn entries(
     }
     for entry in entries.iter().take(MOST) {
         let names: Vec<&str> = entry.oddities.iter().map(|oddity| oddity.name()).collect();
-        writeln!(out, "  {} {} [{}] {}", name(entry.at), entry.verdict, names.join("+"), entry.why.line())?;
+        writeln!(
+            out,
+            "  {} {} [{}] {}",
+            name(entry.at),
+            entry.verdict,
+            names.join("+"),
+            entry.why.line()
+        )?;
     }
     Ok(())
 }
@@ -229,10 +265,19 @@ fn entries(
 fn attacks_text(out: &mut String, results: &Results) -> std::fmt::Result {
     let all = || results.services.iter().flat_map(|service| &service.attacks);
     if all().next().is_some() {
-        writeln!(out, "\nAttacks, by form and strength (times the traffic they are put into)")?;
+        writeln!(
+            out,
+            "\nAttacks, by form and strength (times the traffic they are put into)"
+        )?;
         writeln!(out, "{:<22} {:>8}  {HEAD}", "form", "strength")?;
-        for ((_, name, _), trials) in groups(all(), |trial| (trial.kind, trial.name.clone(), strength(trial))) {
-            writeln!(out, "{name:<22} {:>8.2}  {}", trials[0].strength, Line::of(&trials).cells())?;
+        for ((_, name, _), trials) in groups(all(), |trial| (trial.kind, trial.name.clone(), strength(trial)))
+        {
+            writeln!(
+                out,
+                "{name:<22} {:>8.2}  {}",
+                trials[0].strength,
+                Line::of(&trials).cells()
+            )?;
         }
         writeln!(out, "\nAttacks of 1x and more, by service and moment")?;
         writeln!(out, "{:<22} {:>8}  {HEAD}", "service", "moment")?;
@@ -254,18 +299,34 @@ fn attacks_text(out: &mut String, results: &Results) -> std::fmt::Result {
         for kind in Kind::ALL {
             write!(out, "{:<14}", kind.name())?;
             for column in &columns {
-                write!(out, " {:>12}", counts.get(&(kind, (*column).clone())).copied().unwrap_or(0))?;
+                write!(
+                    out,
+                    " {:>12}",
+                    counts.get(&(kind, (*column).clone())).copied().unwrap_or(0)
+                )?;
             }
             writeln!(out)?;
         }
-        misses(out, "Attacks of 1x and more that were not called by their kind within 3 s", all(), 3.0)?;
+        misses(
+            out,
+            "Attacks of 1x and more that were not called by their kind within 3 s",
+            all(),
+            3.0,
+        )?;
     }
     let cold = || results.services.iter().flat_map(|service| &service.cold);
     if cold().next().is_some() {
         writeln!(out, "\nFrom the first seconds on, nothing learned")?;
         writeln!(out, "{:<22} {:>8}  {HEAD}", "form", "strength")?;
-        for ((_, name, _), trials) in groups(cold(), |trial| (trial.kind, trial.name.clone(), strength(trial))) {
-            writeln!(out, "{name:<22} {:>8.2}  {}", trials[0].strength, Line::of(&trials).cells())?;
+        for ((_, name, _), trials) in
+            groups(cold(), |trial| (trial.kind, trial.name.clone(), strength(trial)))
+        {
+            writeln!(
+                out,
+                "{name:<22} {:>8.2}  {}",
+                trials[0].strength,
+                Line::of(&trials).cells()
+            )?;
         }
     }
     Ok(())
@@ -324,17 +385,31 @@ fn captures_text(out: &mut String, results: &Results) -> std::fmt::Result {
     }
     let all = || results.services.iter().flat_map(|service| &service.captures);
     writeln!(out, "{:<32} {:>8} {:>8}  {HEAD}", "capture", "moment", "strength")?;
-    for ((name, crowd, _), trials) in
-        groups(all(), |trial| (trial.name.clone(), trial.moment == "crowd", strength(trial)))
-    {
+    for ((name, crowd, _), trials) in groups(all(), |trial| {
+        (trial.name.clone(), trial.moment == "crowd", strength(trial))
+    }) {
         let moment = if crowd { "crowd" } else { "normal" };
-        writeln!(out, "{name:<32} {moment:>8} {:>8.2}  {}", trials[0].strength, Line::of(&trials).cells())?;
+        writeln!(
+            out,
+            "{name:<32} {moment:>8} {:>8.2}  {}",
+            trials[0].strength,
+            Line::of(&trials).cells()
+        )?;
     }
-    misses(out, "Captures that were not called by their kind within 1 s", all(), 1.0 + 1e-6)
+    misses(
+        out,
+        "Captures that were not called by their kind within 1 s",
+        all(),
+        1.0 + 1e-6,
+    )
 }
 
 fn crowds_text(out: &mut String, results: &Results) -> std::fmt::Result {
-    let all: Vec<&Modelled> = results.services.iter().flat_map(|service| &service.crowds).collect();
+    let all: Vec<&Modelled> = results
+        .services
+        .iter()
+        .flat_map(|service| &service.crowds)
+        .collect();
     if !all.is_empty() {
         writeln!(out, "\nCrowds modelled")?;
         let mut by: BTreeMap<(&str, &str), Vec<&Modelled>> = BTreeMap::new();
@@ -349,7 +424,8 @@ fn crowds_text(out: &mut String, results: &Results) -> std::fmt::Result {
         for ((service, moment), crowds) in by {
             let mut delays: Vec<f64> = crowds.iter().filter_map(|crowd| crowd.called_after).collect();
             delays.sort_by(f64::total_cmp);
-            let seconds = |value: Option<&f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.0}"));
+            let seconds =
+                |value: Option<&f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.0}"));
             writeln!(
                 out,
                 "{service:<12} {moment:>8} {:>7} {:>7} {:>9} {:>9} {:>8} {:>8}",
@@ -374,7 +450,11 @@ fn crowds_text(out: &mut String, results: &Results) -> std::fmt::Result {
             )?;
         }
         for crowd in all.iter().filter(|crowd| crowd.called_after.is_none()).take(MOST) {
-            writeln!(out, "  {} ({}), {}: not called a crowd", crowd.service, crowd.moment, crowd.shape)?;
+            writeln!(
+                out,
+                "  {} ({}), {}: not called a crowd",
+                crowd.service, crowd.moment, crowd.shape
+            )?;
         }
     }
     if let Some(recorded) = &results.recorded {

@@ -408,7 +408,10 @@ fn an_answer_is_awaited_while_its_offer_lives() {
         for age in [0, 1, SECOND, life / 2, life] {
             assert!(proof::awaits(cell, offered + age), "{offered} {age}");
         }
-        assert!(proof::awaits(cell, offered.saturating_sub(SECOND)), "another CPU's clock");
+        assert!(
+            proof::awaits(cell, offered.saturating_sub(SECOND)),
+            "another CPU's clock"
+        );
         for age in [15, 60, 3_600, 30_000] {
             assert!(!proof::awaits(cell, offered + age * SECOND), "{offered} {age}");
         }

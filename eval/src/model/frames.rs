@@ -10,8 +10,8 @@ use gateway_core::{
     profile::reflects,
 };
 use gateway_detect::{Kind, Sighting};
-use weir::capture::{ETHERNET, Reader};
 use ipnet::IpNet;
+use weir::capture::{ETHERNET, Reader};
 
 use super::{
     random::Random,
@@ -67,7 +67,9 @@ fn cut(address: IpAddr, v4: u8, v6: u8) -> Option<IpNet> {
 /// Reads a capture. What it is an attack of is told by what most of its frames are: SYNs, UDP from ports that reflect (with
 /// the fragments), or other UDP; the frames of other kinds are left out.
 pub(crate) fn read(path: &Path) -> Result<Captured> {
-    let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let name = path
+        .file_name()
+        .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let file = File::open(path).with_context(|| format!("{}", path.display()))?;
     let mut reader = Reader::new(file).with_context(|| format!("{name}"))?;
     let mut frames = Vec::new();
@@ -109,7 +111,9 @@ pub(crate) fn read(path: &Path) -> Result<Captured> {
     let of = |test: &dyn Fn(&Frame) -> bool| frames.iter().filter(|frame| test(frame)).count();
     let syn = |frame: &Frame| frame.sighting.protocol == TCP && frame.sighting.connection;
     let udp = |frame: &Frame| matches!(frame.sighting.protocol, UDP | ICMP);
-    let reflected = |frame: &Frame| frame.sighting.protocol == UDP && (frame.later || reflects(frame.sighting.source_port));
+    let reflected = |frame: &Frame| {
+        frame.sighting.protocol == UDP && (frame.later || reflects(frame.sighting.source_port))
+    };
     let (syns, udps, reflecteds) = (of(&syn), of(&udp), of(&reflected));
     let kind = if syns >= udps {
         Kind::SynFlood
@@ -118,7 +122,13 @@ pub(crate) fn read(path: &Path) -> Result<Captured> {
     } else {
         Kind::UdpFlood
     };
-    frames.retain(|frame| if kind == Kind::SynFlood { syn(frame) } else { udp(frame) });
+    frames.retain(|frame| {
+        if kind == Kind::SynFlood {
+            syn(frame)
+        } else {
+            udp(frame)
+        }
+    });
     if frames.is_empty() {
         bail!("{name} holds neither SYNs nor UDP packets: give a capture of a flood, inbound only");
     }

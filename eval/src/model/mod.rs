@@ -12,5 +12,5 @@ pub(crate) mod population;
 pub(crate) mod random;
 pub(crate) mod season;
 pub(crate) mod service;
-pub(crate) mod tally;
 pub(crate) mod talk;
+pub(crate) mod tally;

@@ -86,15 +86,25 @@ pub(crate) struct Stream {
 pub(crate) enum Doing {
     Stream(Stream),
     /// SYNs that one host sends to the port, and never answers.
-    Probes { host: Host, packets_per_second: f64 },
+    Probes {
+        host: Host,
+        packets_per_second: f64,
+    },
     /// Of the customers, such a share completes no handshake, and sends its SYNs again; round trips are so much longer.
-    Slow { share: f64, round_trip: f64 },
+    Slow {
+        share: f64,
+        round_trip: f64,
+    },
     /// So many times the usual.
     Customers(Crowd),
     /// All connections begin anew.
-    Reconnect { share: f64 },
+    Reconnect {
+        share: f64,
+    },
     /// Nothing gets through, but for this share.
-    Cut { left: f64 },
+    Cut {
+        left: f64,
+    },
 }
 
 /// An oddity that goes on.

@@ -182,7 +182,13 @@ pub(crate) const PLANS: [Plan; 6] = [
         port: 443,
         daily: 2.6,
         weekend: 0.08,
-        accesses: &[OFFICES, Access { networks: 300.0, ..WINDOWS_HOMES }],
+        accesses: &[
+            OFFICES,
+            Access {
+                networks: 300.0,
+                ..WINDOWS_HOMES
+            },
+        ],
         fresh: 0.004,
         noise: 1.5,
         radiation: 0.05,

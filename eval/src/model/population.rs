@@ -157,10 +157,16 @@ impl Senders {
                 ttls
             }
             // Cameras and routers, which run Linux, and some Windows systems, far away.
-            Self::Botnet(_) => blend(&[(0.8, 64, 17.0, 4.0), (0.15, 128, 17.0, 4.0), (0.05, 255, 16.0, 4.0)]),
-            Self::Reflectors(_) => {
-                blend(&[(0.55, 64, 15.0, 4.0), (0.15, 128, 15.0, 4.0), (0.3, 255, 14.0, 4.0)])
-            }
+            Self::Botnet(_) => blend(&[
+                (0.8, 64, 17.0, 4.0),
+                (0.15, 128, 17.0, 4.0),
+                (0.05, 255, 16.0, 4.0),
+            ]),
+            Self::Reflectors(_) => blend(&[
+                (0.55, 64, 15.0, 4.0),
+                (0.15, 128, 15.0, 4.0),
+                (0.3, 255, 14.0, 4.0),
+            ]),
             Self::Customers { .. } | Self::Host(_) => [0.0; TTL_COUNTS],
         }
     }

@@ -215,8 +215,14 @@ mod tests {
         for (count, probability) in [(10.0, 0.3), (1000.0, 0.001), (1000.0, 0.4), (50.0, 0.97)] {
             let (found, variance) = moments(100_000, || random.binomial(count, probability));
             let (mean, spread) = (count * probability, count * probability * (1.0 - probability));
-            assert!((found / mean - 1.0).abs() < 0.02, "{count} {probability}: {found}");
-            assert!((variance / spread - 1.0).abs() < 0.05, "{count} {probability}: {variance}");
+            assert!(
+                (found / mean - 1.0).abs() < 0.02,
+                "{count} {probability}: {found}"
+            );
+            assert!(
+                (variance / spread - 1.0).abs() < 0.05,
+                "{count} {probability}: {variance}"
+            );
         }
     }
 

@@ -11,8 +11,8 @@ use super::{
     population::{Population, Senders},
     random::{Random, Wander},
     season::{BEGIN, Season, WEEK},
-    tally::{ACK, FIN, PSH, SYN, Sampling, Shape, Tally, join, one, two},
     talk::{Now, Talking, single},
+    tally::{ACK, FIN, PSH, SYN, Sampling, Shape, Tally, join, one, two},
 };
 
 /// How often what changes slowly is looked at, in seconds.
@@ -340,9 +340,10 @@ impl Service {
         let mut back = Vec::new();
         for going in &self.going {
             if matches!(going.doing, Doing::Cut { .. }) && going.ends <= at && going.ends > at - 1.05 {
-                let known = self.going.iter().any(|other| {
-                    other.begins == going.ends && matches!(other.doing, Doing::Customers(_))
-                });
+                let known = self
+                    .going
+                    .iter()
+                    .any(|other| other.begins == going.ends && matches!(other.doing, Doing::Customers(_)));
                 if !known {
                     let crowd = Crowd {
                         begins: going.ends,

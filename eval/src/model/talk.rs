@@ -234,11 +234,15 @@ impl Talking {
         let initials = began + random.poisson(began * 0.3);
         tally.add(random, initials, initial, from);
         let rest = random.poisson(began * 2.0);
-        tally.add(random, rest, Shape::udp(port, two((70, 127, 0.6), (1242, 1294, 0.4))), from);
+        tally.add(
+            random,
+            rest,
+            Shape::udp(port, two((70, 127, 0.6), (1242, 1294, 0.4))),
+            from,
+        );
         self.quic_requests += compound(random, began * now.completion, requests, 1.1);
-        let asked = (self.release(random, now.seconds, lasts * 0.5, |of| &mut of.quic_requests)
-            * now.passes)
-            .round();
+        let asked =
+            (self.release(random, now.seconds, lasts * 0.5, |of| &mut of.quic_requests) * now.passes).round();
         let request = [
             (75, 128, 0.5),
             (140, 250, 0.3),
@@ -247,8 +251,7 @@ impl Talking {
         ];
         tally.add(random, asked, Shape::udp(port, request), from);
         self.quic_acks += compound(random, asked, acks * self.response, 2.0);
-        let acked =
-            (self.release(random, now.seconds, 1.2, |of| &mut of.quic_acks) * now.passes).round();
+        let acked = (self.release(random, now.seconds, 1.2, |of| &mut of.quic_acks) * now.passes).round();
         tally.add(random, acked, Shape::udp(port, one(70, 90)), from);
         self.asked += asked;
     }
@@ -307,7 +310,12 @@ impl Talking {
         tally.seen.syn_ack += tcp;
         tally.seen.first_ack += completed;
         tally.add(random, 2.0 * completed, Shape::tcp(ACK, port, pure), from);
-        tally.add(random, completed, Shape::tcp(ACK | PSH, port, one(100, 128)), from);
+        tally.add(
+            random,
+            completed,
+            Shape::tcp(ACK | PSH, port, one(100, 128)),
+            from,
+        );
         tally.add(random, completed, Shape::tcp(FIN | ACK, port, pure), from);
         (self.asked, self.came, self.completed) = (asked, asked.powf(0.85), completed);
     }
@@ -327,11 +335,20 @@ impl Talking {
         let looking = random.poisson(self.players * 0.02 * now.seconds);
         tally.add(random, looking + 4.0 * began, Shape::udp(port, one(67, 90)), from);
         // A new map every twenty minutes: for some seconds clients say little.
-        let quiet = if now.at.rem_euclid(1_200.0) < 5.0 { 0.55 } else { 1.0 };
+        let quiet = if now.at.rem_euclid(1_200.0) < 5.0 {
+            0.55
+        } else {
+            1.0
+        };
         let mean = self.players * per_second * quiet * now.seconds * now.passes;
         // Clients keep their pace: half the variance of chance.
         let sent = (mean + (mean * 0.5).sqrt() * random.normal()).round().max(0.0);
-        tally.add(random, sent, Shape::udp(port, two((80, 128, 0.9), (129, 220, 0.1))), from);
+        tally.add(
+            random,
+            sent,
+            Shape::udp(port, two((80, 128, 0.9), (129, 220, 0.1))),
+            from,
+        );
         (self.asked, self.came) = (0.0, self.players * now.seconds / 60.0);
     }
 

@@ -24,7 +24,8 @@ const MOST: f64 = 30.0;
 
 /// Reads all captures of a folder, in the order of their names.
 pub(crate) fn read(folder: &Path) -> Result<Vec<Captured>> {
-    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read the folder {}", folder.display()))?;
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("cannot read the folder {}", folder.display()))?;
     let mut paths = Vec::new();
     for entry in entries {
         let path = entry?.path();

@@ -12,8 +12,8 @@ use crate::{
         plan::SPORT,
         random::{Random, mix},
         service::Service,
-        tally::Sampling,
         talk::Talking,
+        tally::Sampling,
     },
     run::{
         normal::Weeks,
@@ -48,11 +48,21 @@ pub(crate) fn read(path: &Path) -> Result<Series> {
         counts: Vec::new(),
     };
     for (number, line) in text.lines().enumerate().skip(1) {
-        let place = || format!("{}, line {}: expected `YYYY-MM-DD HH:MM:SS,COUNT`", path.display(), number + 1);
+        let place = || {
+            format!(
+                "{}, line {}: expected `YYYY-MM-DD HH:MM:SS,COUNT`",
+                path.display(),
+                number + 1
+            )
+        };
         let (period, count) = line.split_once(',').with_context(place)?;
         let time: DateTime = period.parse().with_context(place)?;
         let count: f64 = count.trim().parse().with_context(place)?;
-        let at = time.to_zoned(jiff::tz::TimeZone::UTC).with_context(place)?.timestamp().as_second() as f64;
+        let at = time
+            .to_zoned(jiff::tz::TimeZone::UTC)
+            .with_context(place)?
+            .timestamp()
+            .as_second() as f64;
         if series.counts.is_empty() {
             series.begins = at;
         }
@@ -209,27 +219,39 @@ pub(crate) struct Modelled {
 /// Runs crowds on a service that is known: shapes of recorded rises, and of their like.
 pub(crate) fn modelled(weeks: &Weeks, series: Option<&Series>, seed: u64, shapes: usize) -> Vec<Modelled> {
     let mut random = Random::new(mix(seed));
-    let mut curves: Vec<(String, Curve)> = [(3.0, 300.0), (6.0, 120.0), (10.0, 180.0), (15.0, 60.0), (10.0, 20.0)]
-        .into_iter()
-        .map(|(factor, rise)| {
-            let curve = Curve::Rise {
-                factor,
-                rise,
-                hold: random.between(300.0, 900.0),
-                half: 300.0,
-            };
-            (format!("{factor}x in {rise} s"), curve)
-        })
-        .collect();
+    let mut curves: Vec<(String, Curve)> = [
+        (3.0, 300.0),
+        (6.0, 120.0),
+        (10.0, 180.0),
+        (15.0, 60.0),
+        (10.0, 20.0),
+    ]
+    .into_iter()
+    .map(|(factor, rise)| {
+        let curve = Curve::Rise {
+            factor,
+            rise,
+            hold: random.between(300.0, 900.0),
+            half: 300.0,
+        };
+        (format!("{factor}x in {rise} s"), curve)
+    })
+    .collect();
     if let Some(series) = series {
         for (begins, _, factor) in rises(&series.counts) {
             let from = begins.saturating_sub(20);
             let to = (begins + 60).min(series.counts.len());
             let mut before = series.counts[begins - 240..begins].to_vec();
             before.sort_by(f64::total_cmp);
-            let factors = series.counts[from..to].iter().map(|count| count / before[120]).collect();
+            let factors = series.counts[from..to]
+                .iter()
+                .map(|count| count / before[120])
+                .collect();
             let at = name(series.begins + begins as f64 * 60.0);
-            curves.push((format!("{factor:.1}x as at {at}"), Curve::Recorded { step: 60.0, factors }));
+            curves.push((
+                format!("{factor:.1}x as at {at}"),
+                Curve::Recorded { step: 60.0, factors },
+            ));
         }
     }
     curves.truncate(shapes);

@@ -88,7 +88,11 @@ pub(crate) fn trial(
         packets += watch.detector.finding().packets_per_second;
     }
     // The finding's rate is the detector's; the plan's is asked where it says nothing.
-    let usual = if packets > 0.0 { packets / BEFORE as f64 } else { watch.service.usual() };
+    let usual = if packets > 0.0 {
+        packets / BEFORE as f64
+    } else {
+        watch.service.usual()
+    };
     let begins = watch.service.at + (mix(seed) % 10) as f64 / 10.0;
     let (hostile, rate) = begin(begins, usual);
     watch.service.hostile.push(hostile);
@@ -115,7 +119,10 @@ pub(crate) fn judge(
             .map(|entry| entry.at - begins)
     };
     let (any, right) = (first(&|_| true), first(&|found| found == kind));
-    let early = watch.entries.iter().any(|entry| entry.at <= begins && entry.verdict.kind().is_some());
+    let early = watch
+        .entries
+        .iter()
+        .any(|entry| entry.at <= begins && entry.verdict.kind().is_some());
     let why = watch
         .entries
         .iter()
@@ -183,7 +190,13 @@ pub(crate) fn cold(weeks: &Weeks, seed: u64, strengths: &[f64]) -> Vec<Trial> {
     let Some(calm) = weeks.moments.iter().find(|moment| moment.name == "calm") else {
         return Vec::new();
     };
-    let forms = [Form::SynSpoofed, Form::SynBotnet, Form::Ntp, Form::Dns, Form::MixedReflection];
+    let forms = [
+        Form::SynSpoofed,
+        Form::SynBotnet,
+        Form::Ntp,
+        Form::Dns,
+        Form::MixedReflection,
+    ];
     let mut trials = Vec::new();
     for form in forms {
         for &strength in strengths {

@@ -96,5 +96,8 @@ pub(crate) fn run(plan: Plan, weeks: f64, seed: u64, sampling: Sampling) -> Week
 }
 
 fn of<'a>(watch: &'a Watch, name: &'static str) -> impl Iterator<Item = &'a Entry> {
-    watch.entries.iter().filter(move |entry| entry.verdict.name() == name)
+    watch
+        .entries
+        .iter()
+        .filter(move |entry| entry.verdict.name() == name)
 }
