@@ -22,6 +22,9 @@ pub mod tail;
 pub mod verdict;
 pub mod volume;
 
+/// The layout of a written [`Detector`]: raise it when anything that is saved of one is added, removed or changed.
+pub const LAYOUT: u32 = 1;
+
 pub use detector::{Detector, Settings};
 pub use observe::{Observation, Sighting};
 pub use verdict::{Carrier, Change, Finding, Kind, Speaking, Verdict};

@@ -6,6 +6,7 @@ pub mod capture;
 pub mod client;
 pub mod compile;
 pub mod controller;
+pub mod detect;
 pub mod distinct;
 pub mod doctor;
 pub mod events;

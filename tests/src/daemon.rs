@@ -455,8 +455,8 @@ impl<'n> Daemon<'n> {
         command.args(args);
         let (socket, bpffs) = match args {
             [
-                "status" | "events" | "top" | "explain" | "sources" | "flows" | "services" | "record" | "ban"
-                | "unban" | "bans" | "list",
+                "status" | "events" | "anomalies" | "top" | "explain" | "sources" | "flows" | "services"
+                | "record" | "ban" | "unban" | "bans" | "list",
                 ..,
             ]
             | [

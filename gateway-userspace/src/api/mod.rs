@@ -1,5 +1,6 @@
 //! The controller's socket: its paths, what they take and answer, and how they are served.
 
+pub mod anomalies;
 mod body;
 mod crowd;
 pub mod error;
@@ -30,6 +31,7 @@ use axum::{
 use serde::Serialize;
 
 use self::{
+    anomalies::{AnomaliesQuery, AnomalyAcceptRequest},
     body::JsonBody,
     error::Failure,
     explain::ExplainQuery,
@@ -121,6 +123,8 @@ fn routes() -> Vec<Route> {
             "/v1/services",
             get(async |State(at): Get| answer(at.services().await)),
         ),
+        route("get", "/v1/anomalies", get(anomalies)),
+        route("post", "/v1/anomalies/accept", post(accept_anomaly)),
         route(
             "get",
             "/v1/openapi.json",
@@ -274,6 +278,21 @@ async fn explain(State(at): Get, query: Result<Query<ExplainQuery>, QueryRejecti
         Ok(Query(query)) => answer(at.explain(query).await),
         Err(error) => Failure::invalid(error.body_text()).into_response(),
     }
+}
+
+async fn anomalies(State(at): Get, query: Result<Query<AnomaliesQuery>, QueryRejection>) -> Response {
+    match query {
+        Ok(Query(query)) => answer(at.anomalies(query).await),
+        Err(error) => Failure::invalid(error.body_text()).into_response(),
+    }
+}
+
+async fn accept_anomaly(
+    State(at): Get,
+    Extension(peer): Who,
+    JsonBody(request): JsonBody<AnomalyAcceptRequest, 1>,
+) -> Response {
+    answer(at.accept_anomaly(request, peer).await)
 }
 
 /// The most events in one answer.

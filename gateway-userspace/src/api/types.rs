@@ -31,6 +31,8 @@
 //! | `GET /v1/explain` | | [`super::explain::ExplainAnswer`] |
 //! | `GET /v1/samples` | | [`super::samples::SamplesAnswer`] |
 //! | `GET /v1/services` | | [`super::traffic::ServicesAnswer`] |
+//! | `GET /v1/anomalies` | | [`super::anomalies::AnomaliesAnswer`] |
+//! | `POST /v1/anomalies/accept` | [`super::anomalies::AnomalyAcceptRequest`] | [`super::anomalies::AnomalyAccepted`] |
 //! | `GET /v1/openapi.json` | | the OpenAPI document |
 
 use std::collections::BTreeMap;
@@ -45,6 +47,7 @@ use crate::{
     policy::model::{ListAction, Mode, OnLoss},
 };
 
+use super::anomalies::AnomalySummary;
 pub use super::revisions::{
     HistoryAnswer, PolicyConfirmRequest, PolicyConfirmed, PolicyPending, PolicyRollbackRequest,
     PolicyRolledBack, RevisionStatus,
@@ -136,6 +139,9 @@ pub struct StatusAnswer {
     pub losses: Losses,
     /// How full the source table is (read at most every 10 s).
     pub source_slots: SourceSlots,
+    /// What is said of how many services: anomalies.
+    #[serde(default)]
+    pub anomalies: AnomalySummary,
     /// What this start could not take over from the one before, and what was lost by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaced: Option<String>,
@@ -232,6 +238,12 @@ pub struct ServiceStatus {
     pub drops: BTreeMap<String, Volume>,
     /// What would have been dropped, by reason.
     pub would_drops: BTreeMap<String, Volume>,
+    /// What is said of its traffic: `quiet`, `crowd`, `attack`, `stealth` or `learning`; absent where it is not looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<String>,
+    /// The kind of an attack.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
 }
 
 /// `GET /v1/policy`.
@@ -613,7 +625,7 @@ pub struct EventsQuery {
 }
 
 /// `GET /v1/events`.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EventsAnswer {
     /// [`SCHEMA`].
     pub schema: u32,

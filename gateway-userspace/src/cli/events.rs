@@ -19,7 +19,7 @@ const WAIT: u64 = 20;
 
 /// Show what changed, who asked and why
 ///
-/// Policies, bans, lists, levers, blocks that the kernel began, interfaces, faults, and the controller's starts and ends.
+/// Policies, bans, lists, levers, blocks that the kernel began, anomalies, interfaces, faults, and the controller's starts and ends.
 /// The controller has the last 4096 in memory; older ones are in events.jsonl* of its state directory.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -53,9 +53,9 @@ fn since(text: &str) -> Result<Timestamp, String> {
 
 /// What a follower is told in JSON when events went by that it did not get.
 #[derive(Serialize)]
-struct Missed {
-    schema: u32,
-    missed: u64,
+pub(crate) struct Missed {
+    pub(crate) schema: u32,
+    pub(crate) missed: u64,
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<ExitCode, Failure> {
@@ -109,14 +109,14 @@ fn follow(answer: &EventsAnswer, context: &Context) -> Result<(), Failure> {
     Ok(())
 }
 
-fn json_line<T: Serialize>(value: &T) -> Result<(), Failure> {
+pub(crate) fn json_line<T: Serialize>(value: &T) -> Result<(), Failure> {
     let text =
         serde_json::to_string(value).map_err(|error| Failure::new(code::INTERNAL, error.to_string()))?;
     print(&format!("{text}\n"))
 }
 
 /// One event in one line.
-fn line(event: &Event) -> String {
+pub(crate) fn line(event: &Event) -> String {
     let entry = &event.entry;
     let mut text = format!("{:.0}  {:<14}  {}", event.at, entry.kind.name(), entry.what);
     if let Some(until) = entry.until {

@@ -1,6 +1,7 @@
 //! The command line: one file per command. Arguments are parsed here and checked there; answers go to standard output,
 //! failures to standard error, and the exit code is 0 (done), 1 (failed) or 2 (wrong usage, or an invalid policy).
 
+mod anomalies;
 mod args;
 mod ban;
 mod detach;
@@ -100,6 +101,7 @@ enum Command {
     Sources(sources::Args),
     Flows(flows::Args),
     Top(top::Args),
+    Anomalies(anomalies::Args),
     Explain(explain::Args),
     Replay(replay::Args),
     Record(record::Args),
@@ -181,6 +183,7 @@ fn dispatch(command: Command, context: &Context) -> Result<ExitCode, Failure> {
         Command::Sources(args) => sources::run(&args, context),
         Command::Flows(args) => flows::run(&args, context),
         Command::Top(args) => top::run(args, context),
+        Command::Anomalies(args) => anomalies::run(&args, context),
         Command::Explain(args) => explain::run(&args, context),
         Command::Replay(args) => replay::run(&args, context),
         Command::Record(args) => record::run(&args, context),

@@ -9,7 +9,7 @@ use weir::{
 };
 
 use super::{
-    Context,
+    Context, anomalies,
     levers::levers_text,
     output::Failure,
     table::{Align, Table, bit_rate, bytes, counted, grouped, rate, span},
@@ -197,7 +197,8 @@ fn reasons(
 fn footing(status: &StatusAnswer) -> String {
     let slots = &status.source_slots;
     let mut text = format!(
-        "{}, {}; source table: {} of {} slots in use\n",
+        "{}\n{}, {}; source table: {} of {} slots in use\n",
+        anomalies::summary(&status.anomalies),
         counted(status.bans, "ban", "bans"),
         counted(status.lists, "list", "lists"),
         grouped(slots.in_debt),
@@ -228,7 +229,10 @@ fn footing(status: &StatusAnswer) -> String {
 #[cfg(test)]
 mod tests {
     use weir::{
-        api::types::{AttachmentStatus, ControllerStatus, PolicyStatus, SCHEMA},
+        api::{
+            anomalies::AnomalySummary,
+            types::{AttachmentStatus, ControllerStatus, PolicyStatus, SCHEMA},
+        },
         kernel::{Losses, SourceSlots},
     };
 
@@ -270,6 +274,8 @@ mod tests {
             ]
             .into(),
             would_drops: BTreeMap::new(),
+            verdict: None,
+            kind: None,
         }
     }
 
@@ -312,6 +318,12 @@ mod tests {
             rates_over_seconds: 5.0,
             services: vec![service()],
             levers: Vec::new(),
+            anomalies: AnomalySummary {
+                enabled: true,
+                attack: 1,
+                quiet: 3,
+                ..AnomalySummary::default()
+            },
             bans: 2,
             lists: 1,
             losses: Losses {

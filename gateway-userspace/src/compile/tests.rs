@@ -41,6 +41,7 @@ fn policy(services: Vec<Service>) -> Policy {
         },
         protect: Vec::new(),
         sflow: None,
+        anomaly: crate::policy::model::Anomaly::default(),
         sampling: crate::policy::model::Sampling {
             one_in: 0,
             max_per_second: 1,
@@ -69,6 +70,7 @@ fn service(name: &str) -> Service {
         enforce_share_ppm: 1_000_000,
         profile: false,
         time: false,
+        anomaly: true,
         per_source: None,
         per_network: None,
         total: None,

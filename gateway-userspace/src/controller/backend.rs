@@ -1,6 +1,6 @@
 //! What the controller needs from the kernel and from the clocks, so that it can be tested without either.
 
-use std::{fs, net::IpAddr, os::fd::BorrowedFd, time::Duration};
+use std::{fs, net::IpAddr, os::fd::BorrowedFd, sync::Arc, time::Duration};
 
 use gateway_core::{image::Notice, packet::Packet};
 use ipnet::IpNet;
@@ -54,7 +54,8 @@ pub trait Backend: Send {
     fn handshake_faults(&self) -> Vec<String>;
     fn notices(&self) -> Result<Box<dyn NoticeSource>, KernelError>;
     fn samples(&self) -> Result<Box<dyn SampleSource>, KernelError>;
-    fn profiles(&self) -> Result<Vec<ServiceProfile>, KernelError>;
+    fn profiles(&self) -> Result<Vec<Arc<ServiceProfile>>, KernelError>;
+    fn profiles_of(&self, services: &[Arc<str>]) -> Result<Vec<Arc<ServiceProfile>>, KernelError>;
     fn take_distinct(&mut self) -> Result<Vec<DistinctSources>, KernelError>;
     fn service_name(&self, number: u32) -> Option<String>;
     fn service_numbers(&self) -> Vec<(String, u32)>;
@@ -197,8 +198,12 @@ impl Backend for Dataplane {
         Ok(Box::new(Self::samples(self)?))
     }
 
-    fn profiles(&self) -> Result<Vec<ServiceProfile>, KernelError> {
+    fn profiles(&self) -> Result<Vec<Arc<ServiceProfile>>, KernelError> {
         Self::profiles(self)
+    }
+
+    fn profiles_of(&self, services: &[Arc<str>]) -> Result<Vec<Arc<ServiceProfile>>, KernelError> {
+        Self::profiles_of(self, services)
     }
 
     fn take_distinct(&mut self) -> Result<Vec<DistinctSources>, KernelError> {

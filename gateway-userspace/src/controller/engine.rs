@@ -30,6 +30,7 @@ use crate::{
         types::{Detached, SCHEMA},
     },
     bans::{BanBook, Protection, SavedBans},
+    detect::Detection,
     events::{Entry, EventLog, Kind},
     export::Stand,
     guard::{self, Neighbours},
@@ -88,6 +89,7 @@ pub struct Engine {
     pub(super) tracked: u32,
     pub(super) events: Arc<EventLog>,
     pub(super) traffic: Arc<Traffic>,
+    pub(super) detection: Arc<Detection>,
     /// How the export of samples stands.
     pub(super) export: Arc<Stand>,
     /// Where those are found who must not be cut off.
@@ -159,10 +161,12 @@ impl Engine {
         let lists = load_lists(&store, &prepared)?;
         let tracked = prepared.policy.source.max_tracked;
         let events = Arc::new(EventLog::open(store.dir()));
+        let detection = Detection::open(Arc::clone(&store), Arc::clone(&events), started);
         let in_force = in_force_of(prepared, revision, applied_at, &lists);
         let mut engine = Self {
             events,
             traffic: Arc::default(),
+            detection: Arc::new(detection),
             export: Arc::default(),
             neighbours: Box::<guard::System>::default(),
             faults: Vec::new(),

@@ -49,7 +49,7 @@ pub(crate) struct Kernel {
     notices: VecDeque<Notice>,
     /// What waits in the ring of samples.
     pub(crate) samples: VecDeque<Sample>,
-    pub(crate) profiles: Vec<ServiceProfile>,
+    pub(crate) profiles: Vec<Arc<ServiceProfile>>,
     pub(crate) distinct: Vec<DistinctSources>,
     wake: Option<UnixStream>,
     /// The next change is refused with this.
@@ -332,8 +332,14 @@ impl Backend for Fake {
         }))
     }
 
-    fn profiles(&self) -> Result<Vec<ServiceProfile>, KernelError> {
+    fn profiles(&self) -> Result<Vec<Arc<ServiceProfile>>, KernelError> {
         Ok(self.0.lock().unwrap().profiles.clone())
+    }
+
+    fn profiles_of(&self, services: &[Arc<str>]) -> Result<Vec<Arc<ServiceProfile>>, KernelError> {
+        let kernel = self.0.lock().unwrap();
+        let wanted = |profile: &&Arc<ServiceProfile>| services.iter().any(|name| **name == *profile.service);
+        Ok(kernel.profiles.iter().filter(wanted).cloned().collect())
     }
 
     fn take_distinct(&mut self) -> Result<Vec<DistinctSources>, KernelError> {

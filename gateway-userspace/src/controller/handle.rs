@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 use super::{engine::Engine, policy_ops::Target, prepare::Prepared, settle};
 use crate::{
     api::{
+        anomalies::{AnomaliesAnswer, AnomaliesQuery, AnomalyAcceptRequest, AnomalyAccepted},
         error::Failure,
         explain::{ExplainAnswer, ExplainQuery},
         peer::Peer,
@@ -167,6 +168,34 @@ impl Handle {
         self.call(move |engine| engine.show_services(&sockets)).await
     }
 
+    /// What departs from the usual. The engine only says who may be asked about.
+    pub async fn anomalies(&self, query: AnomaliesQuery) -> Result<AnomaliesAnswer, Failure> {
+        let service = query.service.clone();
+        let (detection, now) = self
+            .call(move |engine| engine.detection_of(service.as_deref()))
+            .await?;
+        off_loop(move || detection.answer(&query, now)).await?
+    }
+
+    /// Takes what is now of a service for normal.
+    pub async fn accept_anomaly(
+        &self,
+        request: AnomalyAcceptRequest,
+        peer: Peer,
+    ) -> Result<AnomalyAccepted, Failure> {
+        let service = request.service.clone();
+        let (detection, now) = self
+            .call(move |engine| engine.detection_of(Some(&service)))
+            .await?;
+        off_loop(move || {
+            let accepted = detection.accept(&request.service, now, Some(peer))?;
+            // It is answered when it is on disk; a failure is in force all the same, and `status` says so.
+            let _ = detection.save(now);
+            Ok(accepted)
+        })
+        .await?
+    }
+
     /// Does what happens by itself, until `stop` changes.
     pub async fn upkeep(self, mut stop: watch::Receiver<bool>) {
         loop {
@@ -218,7 +247,9 @@ impl Handle {
     }
 }
 
-async fn off_loop<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+pub(super) async fn off_loop<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|_| Failure::internal("the controller is stopping"))

@@ -8,12 +8,14 @@
 //! - `handle` shares it: one kernel operation at a time, off the event loop
 //! - `backend` is the seam to the kernel and the clocks, where tests put their own
 //! - `start` finds out what a start puts in force, and what became of a policy that waited for confirmation
+//! - `detect_ops` feeds the detectors (`detect`), which have a lock and tasks of their own
 //! - `upkeep` is what happens by itself, `heartbeat` the sign of life for the kernel
 //! - `access` is who may connect to the control socket
 
 pub mod access;
 pub mod backend;
 mod ban_ops;
+mod detect_ops;
 pub mod engine;
 mod event_ops;
 mod explain_ops;

@@ -10,8 +10,9 @@ use tokio::{
 
 use super::{
     backend::{Backend, NoticeSource, SampleSource, SystemClock},
+    detect_ops::{watch_between, watch_seconds},
     engine::{Engine, Parts, StartError},
-    handle::Handle,
+    handle::{Handle, off_loop},
     listen::{ControlSocket, ListenError, bind_web},
     logging,
     prepare::Prepared,
@@ -299,12 +300,17 @@ async fn serve(
     let stand = handle.call(|engine| Ok(engine.export())).await?;
     let export = Exporter::new(stand).run(handle.clone(), traffic.follow(), stopping.clone());
     let export = tokio::spawn(export);
+    let detection = handle.call(|engine| Ok(engine.detection())).await?;
     let samples = tokio::spawn(super::samples::follow(
         handle.clone(),
         samples,
         traffic,
+        Arc::clone(&detection),
         stopping.clone(),
     ));
+    let between = watch_between(handle.clone(), Arc::clone(&detection), stopping.clone());
+    let between = tokio::spawn(between);
+    let seconds = tokio::spawn(watch_seconds(handle.clone(), detection, stopping.clone()));
     let heartbeat = tokio::spawn(handle.clone().heartbeat(stopping.clone()));
     let watchdog = tokio::spawn(watchdog(handle.clone()));
 
@@ -344,7 +350,7 @@ async fn serve(
     let _ = closed.await;
     // The receivers are gone only when their tasks have ended already.
     let _ = stop.send(true);
-    for task in [control, web, upkeep, heartbeat, export] {
+    for task in [control, web, upkeep, heartbeat, export, seconds, between] {
         let _ = task.await;
     }
     if let Ok(Err(error)) = samples.await {
@@ -360,6 +366,10 @@ async fn serve(
 fn finish(runtime: &runtime::Runtime, handle: &Handle, detach: bool) -> Result<(), RunError> {
     runtime.block_on(async {
         handle.save().await;
+        let save = |engine: &mut Engine| Ok((engine.detection(), engine.now()));
+        let (detection, now) = handle.call(save).await?;
+        // A failure is told where it happens.
+        let _ = off_loop(move || detection.save(now)).await;
         let attached = handle.call(|engine| engine.attachments()).await?;
         if attached.is_empty() {
             tracing::info!("stopped; nothing was attached");

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     api::error::Failure,
+    detect::Detection,
     kernel::KernelError,
     traffic::{Batch, Names, Traffic},
 };
@@ -113,6 +114,7 @@ pub(super) async fn follow(
     handle: Handle,
     mut source: Box<dyn SampleSource>,
     traffic: Arc<Traffic>,
+    detection: Arc<Detection>,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let descriptor: OwnedFd = source.descriptor().try_clone_to_owned()?;
@@ -133,14 +135,16 @@ pub(super) async fn follow(
             let Some((names, now)) = book.open().await else {
                 return Ok(());
             };
-            let samples = samples
+            let samples: Vec<_> = samples
                 .into_iter()
                 .filter_map(|sample| {
                     let at = now.wall_at(sample.head.at_ns);
                     names.name(sample, at)
                 })
                 .collect();
-            traffic.take_in(Batch { samples });
+            let batch = Batch { samples };
+            detection.see(&batch);
+            traffic.take_in(batch);
             if !more {
                 break;
             }

@@ -48,7 +48,7 @@ pub(super) struct View {
 
 impl View {
     /// From readings of the counters and of the profiles.
-    pub(super) fn of(ns: u64, counters: &[Counter], profiles: &[ServiceProfile]) -> Self {
+    pub(super) fn of(ns: u64, counters: &[Counter], profiles: &[Arc<ServiceProfile>]) -> Self {
         let totals = rates::totals(counters).into_iter();
         let mut services: BTreeMap<String, Glance> = totals
             .map(|(service, totals)| {
@@ -97,7 +97,7 @@ pub(super) struct Seen {
     older: Option<View>,
     newer: Option<View>,
     due_ns: u64,
-    profiles: Option<(u64, Arc<Vec<ServiceProfile>>)>,
+    profiles: Option<(u64, Arc<Vec<Arc<ServiceProfile>>>)>,
     /// The services with series of their own.
     pub series: Series,
     /// Different sources in a minute.
@@ -139,15 +139,15 @@ impl Seen {
     }
 
     /// A reading of the profiles that is still good.
-    pub(super) fn profiles(&self, now_ns: u64) -> Option<Arc<Vec<ServiceProfile>>> {
+    pub(super) fn profiles(&self, now_ns: u64) -> Option<Arc<Vec<Arc<ServiceProfile>>>> {
         let (at, profiles) = self.profiles.as_ref()?;
         (now_ns.saturating_sub(*at) < PROFILES_FOR_NS).then(|| Arc::clone(profiles))
     }
 
     /// Keeps a reading of the profiles.
-    pub(super) fn keep_profiles(&mut self, now_ns: u64, profiles: Arc<Vec<ServiceProfile>>) {
-        self.series
-            .admit(profiles.iter().filter(|profile| counted(profile)));
+    pub(super) fn keep_profiles(&mut self, now_ns: u64, profiles: Arc<Vec<Arc<ServiceProfile>>>) {
+        let counted = profiles.iter().filter(|profile| counted(profile));
+        self.series.admit(counted.map(AsRef::as_ref));
         self.profiles = Some((now_ns, profiles));
     }
 }
@@ -162,7 +162,7 @@ pub(super) struct Window<const MINUTES: u64> {
     /// And by the services without series of their own, together.
     others_now: Registers,
     /// The estimates of the last whole window.
-    last: Option<(BTreeMap<String, u64>, u64)>,
+    last: Option<(Arc<BTreeMap<String, u64>>, u64)>,
 }
 
 impl<const MINUTES: u64> Window<MINUTES> {
@@ -184,7 +184,7 @@ impl<const MINUTES: u64> Window<MINUTES> {
             let others = std::mem::take(&mut self.others_now).estimate();
             let now = std::mem::take(&mut self.now).into_iter();
             let last = now.map(|(service, registers)| (service, registers.estimate()));
-            self.last = Some((last.collect(), others));
+            self.last = Some((Arc::new(last.collect()), others));
             self.began_ns = now_ns;
         }
     }
@@ -195,6 +195,11 @@ impl<const MINUTES: u64> Window<MINUTES> {
             Some((last, _)) => last.get(service).copied().unwrap_or(0),
             None => self.now.get(service).map_or(0, Registers::estimate),
         }
+    }
+
+    /// The estimates of the last whole window, once there was one; services without a source are left out.
+    pub(super) fn last(&self) -> Option<Arc<BTreeMap<String, u64>>> {
+        self.last.as_ref().map(|(last, _)| Arc::clone(last))
     }
 
     /// How many different sources the services without series of their own saw together.

@@ -55,10 +55,16 @@ impl Engine {
     }
 
     /// The profiles, read at most once a second.
-    fn profiles(&mut self, now_ns: u64) -> Result<Arc<Vec<ServiceProfile>>, Failure> {
-        if let Some(profiles) = self.seen.profiles(now_ns) {
-            return Ok(profiles);
+    fn profiles(&mut self, now_ns: u64) -> Result<Arc<Vec<Arc<ServiceProfile>>>, Failure> {
+        match self.seen.profiles(now_ns) {
+            Some(profiles) => Ok(profiles),
+            None => self.fresh_profiles(),
         }
+    }
+
+    /// The profiles, read now.
+    pub(super) fn fresh_profiles(&mut self) -> Result<Arc<Vec<Arc<ServiceProfile>>>, Failure> {
+        let now_ns = self.clock.now().ns;
         let profiles = Arc::new(self.backend.profiles()?);
         self.seen.keep_profiles(now_ns, Arc::clone(&profiles));
         Ok(profiles)

@@ -48,6 +48,7 @@ impl Engine {
             rates_over_seconds: (span_ns as f64 / 1e8).round() / 10.0,
             services: self.services(&counters, since, span_ns),
             levers,
+            anomalies: self.detection.summary(),
             bans: self.bans.len() as u64,
             lists: self.in_force.prepared.policy.lists.len() as u64,
             losses,
@@ -148,6 +149,11 @@ impl Engine {
         }
         problems.extend(self.heartbeat_problem());
         problems.extend(self.door_fault.clone());
+        if let Some(fault) = self.detection.fault() {
+            problems.push(format!(
+                "what was learned of the services' traffic is not saved, and would be lost with the next restart: {fault}"
+            ));
+        }
         if let Some(fault) = &self.save_fault {
             problems.push(format!("what was changed last is in force but not saved, and would be lost with the next restart: {fault}"));
         }
@@ -196,6 +202,13 @@ impl Engine {
                     add(status.would_drops.entry(reason()).or_default(), volume);
                 }
                 _ => add(&mut status.pass, volume),
+            }
+        }
+        let verdicts = self.detection.verdicts();
+        for status in &mut services {
+            if let Some(verdict) = verdicts.get(&status.service) {
+                status.verdict = Some(verdict.name().to_owned());
+                status.kind = verdict.kind().map(|kind| kind.name().to_owned());
             }
         }
         if let Some(since) = since {
@@ -271,6 +284,7 @@ impl Engine {
         let counters = self.backend.counters()?;
         Ok(Observed {
             profiles: self.profiled(&counters)?,
+            anomalies: self.detection.observe(&self.seen.series, self.clock.now()),
             lost_exports: self.export.lost(),
             counters,
             attachments: self.backend.attachments()?,
@@ -332,6 +346,8 @@ fn empty_service(name: &str, mode: Mode) -> ServiceStatus {
         would_drops_per_second: 0.0,
         drops: BTreeMap::new(),
         would_drops: BTreeMap::new(),
+        verdict: None,
+        kind: None,
     }
 }
 

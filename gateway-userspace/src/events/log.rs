@@ -66,7 +66,7 @@ struct Disk {
 }
 
 /// What a reader gets.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Page {
     /// The events, oldest first.
     pub events: Vec<Event>,

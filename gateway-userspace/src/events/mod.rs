@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use self::log::{EventLog, Page};
-use crate::api::peer::Peer;
+use crate::api::{anomalies::Anomaly, peer::Peer};
 
 /// What kind of event it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -51,6 +51,10 @@ pub enum Kind {
     Mended,
     /// What was put in force cuts somebody off who is guarded.
     LockOut,
+    /// A service's traffic departs from the usual, or does so in another way now.
+    AnomalyBegan,
+    /// It does not any more.
+    AnomalyEnded,
     /// Events above the rate were only counted.
     Suppressed,
 }
@@ -74,6 +78,8 @@ impl Kind {
             Self::Fault => "fault",
             Self::Mended => "mended",
             Self::LockOut => "lock_out",
+            Self::AnomalyBegan => "anomaly_began",
+            Self::AnomalyEnded => "anomaly_ended",
             Self::Suppressed => "suppressed",
         }
     }
@@ -113,7 +119,7 @@ impl Actor {
 }
 
 /// One event.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
     /// Its number; they count up, also across restarts with the same state directory.
     pub number: u64,
@@ -125,7 +131,7 @@ pub struct Event {
 }
 
 /// An event on its way into the log.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// What kind of event it is.
     pub kind: Kind,
@@ -160,6 +166,9 @@ pub struct Entry {
     /// How many it stands for, where that is more than one or what was suppressed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
+    /// What departs from the usual, and how: as it began, or, when it is over, as it was at its worst.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anomaly: Option<Box<Anomaly>>,
 }
 
 impl Entry {
@@ -178,6 +187,7 @@ impl Entry {
             revision: None,
             until: None,
             count: None,
+            anomaly: None,
         }
     }
 

@@ -30,6 +30,8 @@ pub(super) struct Written {
     port_classes: [Vec<u64>; 2],
     source_ports: [Vec<u64>; 2],
     port_table: [Vec<u64>; 2],
+    /// The flags of the subjects.
+    pub(super) subject_flags: [Vec<u32>; 2],
 }
 
 impl From<CompileError> for KernelError {
@@ -288,9 +290,12 @@ impl Dataplane {
     /// Writes the half of every array that belongs to generation `fresh`.
     fn write_half(&mut self, image: &Image, fresh: u32) -> Result<(), KernelError> {
         let half_of = |size| half(fresh, size, 0);
+        let at = fresh as usize;
+        self.written.subject_flags[at].clear();
         self.map("SUBJECT_TABLE")
             .set_run(half_of(SUBJECTS), &image.subjects)
             .map_err(failed("the services"))?;
+        self.written.subject_flags[at].extend(image.subjects.iter().map(|subject| subject.flags));
         self.map("ADDRESS_GROUP")
             .set_run(half_of(ADDRESS_GROUPS), &image.groups)
             .map_err(failed("the address groups"))?;
@@ -300,7 +305,6 @@ impl Dataplane {
         self.map("PROTECT")
             .set_run(half_of(PROTECT_RULES), &image.protect)
             .map_err(failed("the protect rules"))?;
-        let at = fresh as usize;
         let written = &mut self.written;
         for (name, first, fresh, held) in [
             (

@@ -326,6 +326,7 @@ impl Dataplane {
     pub fn remove_unused(&mut self) -> Result<(), KernelError> {
         if self.attachments()?.is_empty() {
             clear(&self.dir)?;
+            self.reading.borrow_mut().let_go();
             self.gone = true;
         }
         Ok(())

@@ -1,6 +1,9 @@
 //! What the packet path counts of each service's traffic: making room for it, and reading it.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use gateway_core::{
     image::{Control, SUBJECTS, Subject, half, subject_flags},
@@ -19,12 +22,24 @@ use super::{
 /// What was read last: only services that changed since are read again.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
-    known: BTreeMap<u32, ServiceProfile>,
+    known: BTreeMap<u32, Arc<ServiceProfile>>,
     /// The epoch before the last reading of profiles; nothing was read yet at 0.
     profiles: u64,
     /// The same of different sources.
     distinct: u64,
+    /// The pages that were opened, by what their pins are called and their numbers. A page is made once and stays.
+    pages: HashMap<(&'static str, u32), Arc<Map>>,
 }
+
+impl Reading {
+    /// Lets go of pages that nobody counts in any more.
+    pub(super) fn let_go(&mut self) {
+        self.pages = HashMap::new();
+    }
+}
+
+/// From so many services of a page on that changed, the whole page is read at once.
+const WHOLE_PAGE: usize = 4;
 
 /// A kind of pages.
 struct Pages {
@@ -104,13 +119,19 @@ impl Dataplane {
     }
 
     /// The page of a service, if there is one.
-    fn page_of(&self, pages: &Pages, service: u32) -> std::io::Result<Option<Map>> {
-        let path = pins::pages(&self.set, pages.pin, service / pages.services);
-        if path.exists() {
-            Map::open(&path).map(Some)
-        } else {
-            Ok(None)
+    fn page_of(&self, pages: &Pages, service: u32) -> std::io::Result<Option<Arc<Map>>> {
+        let number = service / pages.services;
+        let open = &mut self.reading.borrow_mut().pages;
+        if let Some(page) = open.get(&(pages.pin, number)) {
+            return Ok(Some(Arc::clone(page)));
         }
+        let path = pins::pages(&self.set, pages.pin, number);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let page = Arc::new(Map::open(&path)?);
+        open.insert((pages.pin, number), Arc::clone(&page));
+        Ok(Some(page))
     }
 
     fn clear_profile(&self, service: u32) -> std::io::Result<()> {
@@ -131,15 +152,21 @@ impl Dataplane {
 
     /// The services that were touched in `epoch` or later, by number.
     fn touched_since(&self, epoch: u64) -> Result<Vec<u32>, KernelError> {
-        let mut marks = vec![0u64; SUBJECTS as usize];
+        let mut numbers: Vec<u32> = self.profiled().map(|(_, number)| number).collect();
+        numbers.sort_unstable();
+        let Some(last) = numbers.last().copied().filter(|_| epoch != 0) else {
+            return Ok(numbers);
+        };
+        let mut touched = vec![false; last as usize + 1];
         self.map("TOUCHED")
-            .read_array::<u64>(1, |at, mark| marks[at as usize] = mark[0])
+            .read_first::<u64>(last + 1, 1, |at, mark| {
+                if let Some(touched) = touched.get_mut(at as usize) {
+                    *touched = mark[0] >= epoch;
+                }
+            })
             .map_err(failed)?;
-        Ok(self
-            .profiled()
-            .map(|(_, number)| number)
-            .filter(|number| epoch == 0 || marks.get(*number as usize).is_some_and(|mark| *mark >= epoch))
-            .collect())
+        numbers.retain(|number| touched.get(*number as usize).copied().unwrap_or(false));
+        Ok(numbers)
     }
 
     /// Begins an epoch of marks; the one that is over.
@@ -150,9 +177,13 @@ impl Dataplane {
         Ok(epoch)
     }
 
-    /// The flags of a service in force.
-    fn flags_of(&self, service: u32) -> Result<u32, KernelError> {
-        let active = self.active()?.in_force(Self::now_ns());
+    /// The flags of a service in generation `active`.
+    fn flags_of(&self, active: u32, service: u32) -> Result<u32, KernelError> {
+        let written = self.written.subject_flags.get(active as usize);
+        if let Some(flags) = written.and_then(|written| written.get(service as usize)) {
+            return Ok(*flags);
+        }
+        // Another controller wrote it.
         let subject: Option<Subject> = self
             .map("SUBJECT_TABLE")
             .get(&half(active, SUBJECTS, service))
@@ -161,40 +192,101 @@ impl Dataplane {
     }
 
     /// The profiles of the services that have one, as they count since the maps were made. Only those that changed since the
-    /// last call are read.
-    pub fn profiles(&self) -> Result<Vec<ServiceProfile>, KernelError> {
+    /// last call are read; the others are the same as they were then.
+    pub fn profiles(&self) -> Result<Vec<Arc<ServiceProfile>>, KernelError> {
         let since = self.reading.borrow().profiles;
         let epoch = self.next_epoch()?;
+        let active = self.active()?.in_force(Self::now_ns());
+        let mut wanted = Vec::new();
         for number in self.touched_since(since)? {
-            let flags = self.flags_of(number)?;
+            let flags = self.flags_of(active, number)?;
             if flags & subject_flags::PROFILE == 0 {
                 self.reading.borrow_mut().known.remove(&number);
-                continue;
+            } else {
+                wanted.push((number, flags));
             }
-            let Some(page) = self.page_of(&PROFILES, number).map_err(failed)? else {
-                continue;
-            };
-            let counts = summed::<PROFILE_WORDS>(&page, number % PAGE_SERVICES, self.cpus)?;
-            let mut profile = read(&counts);
-            if flags & subject_flags::TIME != 0
-                && let Some(page) = self.page_of(&TIMES, number).map_err(failed)?
-            {
-                let times = summed::<TIMES_WORDS>(&page, number % PAGE_SERVICES, self.cpus)?;
-                read_times(&times, &mut profile);
-            }
-            self.reading.borrow_mut().known.insert(number, profile);
+        }
+        for page in wanted.chunk_by(|(a, _), (b, _)| a / PAGE_SERVICES == b / PAGE_SERVICES) {
+            self.read_page(page)?;
         }
         let mut reading = self.reading.borrow_mut();
         // A packet that had read the epoch before may have left its mark only now.
         reading.profiles = epoch;
-        let named = |(name, number): (&str, u32)| {
-            let profile = reading.known.get(&number)?.clone();
-            Some(ServiceProfile {
-                service: name.to_owned(),
-                ..profile
-            })
+        let known = |(name, number): (&str, u32)| {
+            let profile = reading.known.get(&number)?;
+            // A number that became another service's without a packet since.
+            (profile.service == name).then(|| Arc::clone(profile))
         };
-        Ok(self.profiled().filter_map(named).collect())
+        Ok(self.profiled().filter_map(known).collect())
+    }
+
+    /// The same of some services, read now, without their times. Services that [`Self::profiles`] has not told of are left
+    /// out.
+    pub fn profiles_of(&self, services: &[Arc<str>]) -> Result<Vec<Arc<ServiceProfile>>, KernelError> {
+        let mut found = Vec::with_capacity(services.len());
+        for name in services {
+            let number = match &**name {
+                DEFAULT => Some(0),
+                name => self.state.registry.service(name),
+            };
+            let known = |number: &u32| self.reading.borrow().known.contains_key(number);
+            let Some(number) = number.filter(known) else {
+                continue;
+            };
+            let Some(page) = self.page_of(&PROFILES, number).map_err(failed)? else {
+                continue;
+            };
+            let counts = summed::<PROFILE_WORDS>(&page, number % PAGE_SERVICES, self.cpus)?;
+            found.push(Arc::new(ServiceProfile {
+                service: name.as_ref().to_owned(),
+                ..read(&counts)
+            }));
+        }
+        Ok(found)
+    }
+
+    /// Reads services of one page, by number and flags.
+    fn read_page(&self, wanted: &[(u32, u32)]) -> Result<(), KernelError> {
+        let Some((first, _)) = wanted.first() else {
+            return Ok(());
+        };
+        let Some(page) = self.page_of(&PROFILES, *first).map_err(failed)? else {
+            return Ok(());
+        };
+        let mut counts: Vec<(u32, [u64; PROFILE_WORDS])> = Vec::with_capacity(wanted.len());
+        if wanted.len() < WHOLE_PAGE {
+            for (number, _) in wanted {
+                let at = number % PAGE_SERVICES;
+                counts.push((at, summed::<PROFILE_WORDS>(&page, at, self.cpus)?));
+            }
+        } else {
+            let is_wanted = |at: u32| wanted.iter().any(|(number, _)| number % PAGE_SERVICES == at);
+            page.read_array::<[u64; PROFILE_WORDS]>(self.cpus, |at, values| {
+                if is_wanted(at) {
+                    counts.push((at, sum(values)));
+                }
+            })
+            .map_err(failed)?;
+        }
+        for (number, flags) in wanted {
+            let at = number % PAGE_SERVICES;
+            let Some((_, counts)) = counts.iter().find(|(of, _)| *of == at) else {
+                continue;
+            };
+            let mut profile = read(counts);
+            if flags & subject_flags::TIME != 0
+                && let Some(page) = self.page_of(&TIMES, *number).map_err(failed)?
+            {
+                let times = summed::<TIMES_WORDS>(&page, at, self.cpus)?;
+                read_times(&times, &mut profile);
+            }
+            profile.service = match number {
+                0 => DEFAULT.to_owned(),
+                number => self.service_name(*number).unwrap_or_default(),
+            };
+            self.reading.borrow_mut().known.insert(*number, Arc::new(profile));
+        }
+        Ok(())
     }
 
     /// The sources that each service saw since this was called last; services that saw none are left out.
@@ -229,12 +321,17 @@ impl Dataplane {
 /// An element of a page, summed over the CPUs.
 fn summed<const N: usize>(page: &Map, at: u32, cpus: usize) -> Result<[u64; N], KernelError> {
     let values = page.get_per_cpu::<[u64; N]>(at, cpus).map_err(failed)?;
-    Ok(values.iter().fold([0; N], |mut sum, value| {
+    Ok(sum(&values))
+}
+
+/// The values of all CPUs together.
+fn sum<const N: usize>(values: &[[u64; N]]) -> [u64; N] {
+    values.iter().fold([0; N], |mut sum, value| {
         for (sum, value) in sum.iter_mut().zip(value) {
             *sum = sum.wrapping_add(*value);
         }
         sum
-    }))
+    })
 }
 
 /// The words of a [`gateway_core::profile::Profile`], in the order of its fields.

@@ -413,19 +413,26 @@ impl Map {
 
     /// Reads an array in pieces, in order: `cpus` is 1, or the number of possible CPUs for per-CPU arrays, whose
     /// values come CPU by CPU, element after element.
-    pub(super) fn read_array<V: Plain>(
+    pub(super) fn read_array<V: Plain>(&self, cpus: usize, each: impl FnMut(u32, &[V])) -> io::Result<()> {
+        self.read_first(self.entries, cpus, each)
+    }
+
+    /// The same for its first elements only.
+    pub(super) fn read_first<V: Plain>(
         &self,
+        elements: u32,
         cpus: usize,
         mut each: impl FnMut(u32, &[V]),
     ) -> io::Result<()> {
         self.check::<u32, V>(1)?;
-        let step = (BATCH / cpus.max(1)).max(64);
+        let elements = elements.min(self.entries);
+        let step = (BATCH / cpus.max(1)).max(64).min(elements.max(1) as usize);
         let mut keys = vec![0u32; step];
         // SAFETY: plain values.
         let mut values = vec![unsafe { zeroed::<V>() }; step * cpus];
         let (mut position, mut next) = (0u32, 0u32);
         let mut read = 0;
-        while read < self.entries {
+        while read < elements {
             let mut attributes = blank();
             attributes.batch.map_fd = self.number();
             attributes.batch.in_batch = if read == 0 {
@@ -436,7 +443,7 @@ impl Map {
             attributes.batch.out_batch = (&raw mut next) as u64;
             attributes.batch.keys = keys.as_mut_ptr() as u64;
             attributes.batch.values = values.as_mut_ptr() as u64;
-            attributes.batch.count = step as u32;
+            attributes.batch.count = (elements - read).min(step as u32);
             let result = bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attributes);
             // SAFETY: the kernel wrote how many it read, also at the end of the map.
             let count = unsafe { attributes.batch.count } as usize;

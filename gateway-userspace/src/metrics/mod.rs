@@ -3,6 +3,7 @@
 //! Cardinality is bounded by the policy: interfaces × (services and classes) × verdict and reason, and only series that
 //! are not zero; what a service's traffic looks like has series of its own for [`MOST`] services ([`Series`]).
 
+mod anomaly;
 mod profile;
 mod proto;
 mod series;
@@ -14,6 +15,7 @@ use prometheus::{
 
 use self::proto::{counter_of, family, gauge};
 pub use self::{
+    anomaly::{Active, Anomalies, Scored},
     profile::Profiled,
     series::{MOST, OTHER, Series},
 };
@@ -31,7 +33,7 @@ pub struct ListGauge {
 }
 
 /// Everything that `/metrics` shows, read at one moment.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observed {
     /// The packet counters.
     pub counters: Vec<Counter>,
@@ -59,6 +61,8 @@ pub struct Observed {
     pub lost_exports: u64,
     /// What the services' traffic looks like.
     pub profiles: Vec<Profiled>,
+    /// What departs from the usual.
+    pub anomalies: Anomalies,
 }
 
 /// The content type of [`render`]'s text.
@@ -80,6 +84,7 @@ fn families(observed: &Observed) -> Vec<MetricFamily> {
     families.extend(control(observed));
     families.extend(table(observed));
     families.extend(profile::families(&observed.profiles));
+    families.extend(anomaly::families(&observed.anomalies));
     families
 }
 
@@ -278,6 +283,7 @@ mod tests {
             revision: 12,
             sha256: "ab".into(),
             profiles: Vec::new(),
+            anomalies: Anomalies::default(),
             lost_exports: 7,
         };
         let text = render(&observed).unwrap();

@@ -1,6 +1,6 @@
 //! What the services' traffic looks like, as series: histograms from the kernel's own counts.
 
-use std::collections::BTreeMap;
+use std::{borrow::Borrow, collections::BTreeMap};
 
 use gateway_core::profile::{SIZES, TIME_COUNTS, TTL_COUNTS, TTL_STEP, time_bound_ns};
 use prometheus::proto::{Metric, MetricFamily, MetricType};
@@ -29,9 +29,13 @@ pub struct Profiled {
 impl Profiled {
     /// Sums the profiles of services without series of their own; a service without any count has no series at all. The bytes
     /// are `bytes`' by service; the different sources are the caller's to fill in.
-    pub fn of(profiles: &[ServiceProfile], series: &Series, bytes: &BTreeMap<String, u64>) -> Vec<Self> {
+    pub fn of(
+        profiles: &[impl Borrow<ServiceProfile>],
+        series: &Series,
+        bytes: &BTreeMap<String, u64>,
+    ) -> Vec<Self> {
         let mut found: BTreeMap<&str, Self> = series.names().map(|name| (name, Self::default())).collect();
-        for profile in profiles {
+        for profile in profiles.iter().map(Borrow::borrow) {
             let name = if series.has(&profile.service) {
                 &profile.service
             } else {

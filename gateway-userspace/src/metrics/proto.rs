@@ -26,9 +26,14 @@ pub(super) fn labelled(labels: &[(&str, &str)]) -> Metric {
 }
 
 pub(super) fn gauge(value: u64, labels: &[(&str, &str)]) -> Metric {
+    real(value as f64, labels)
+}
+
+/// A gauge that is no whole number.
+pub(super) fn real(value: f64, labels: &[(&str, &str)]) -> Metric {
     let mut metric = labelled(labels);
     let mut gauge = Gauge::default();
-    gauge.set_value(value as f64);
+    gauge.set_value(value);
     metric.set_gauge(gauge);
     metric
 }

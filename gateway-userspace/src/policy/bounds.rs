@@ -60,6 +60,9 @@ pub const MAX_PER_SECOND: RangeInclusive<u64> = 1..=100_000;
 /// `sampling.max_per_second` when it is left out.
 pub const DEFAULT_MAX_PER_SECOND: u32 = 10_000;
 
+/// False alarms in a period of `anomaly.sensitivity`.
+pub const FALSE_ALARMS: RangeInclusive<u32> = 1..=1_000;
+
 /// For how long a controller must be silent before the node opens, in seconds.
 pub const CONTROLLER_AFTER: RangeInclusive<u64> = 10..=86_400;
 /// `controller.after` when it is left out, in seconds.

@@ -299,6 +299,11 @@ fn whole(policy: &Policy) -> Keys {
             "sampling.max_per_second",
             Some(policy.sampling.max_per_second.to_string()),
         ),
+        ("anomaly.enabled", Some(policy.anomaly.enabled.to_string())),
+        (
+            "anomaly.sensitivity",
+            Some(policy.anomaly.sensitivity.to_string()),
+        ),
         (
             "export.sflow.collector",
             policy.sflow.as_ref().map(|sflow| sflow.collector.to_string()),
@@ -372,6 +377,7 @@ fn service_keys(service: &Service) -> Keys {
         ("enforce_share", Some(share(service.enforce_share_ppm))),
         ("profile", Some(service.profile.to_string())),
         ("time", Some(service.time.to_string())),
+        ("anomaly", Some(service.anomaly.to_string())),
         // Their order decides which of them a source is in.
         ("class", filled(names.len() < 2, joined(names))),
     ]);

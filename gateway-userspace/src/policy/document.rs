@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use toml::de::DeTable;
 
 use super::{
-    bounds, controller, cross, export,
+    anomaly, bounds, controller, cross, export,
     list_section::{self, KnownLists},
     model::{DefaultAction, DefaultRule, Essential, Mode, Policy, Protect, Protocol, Replies, Scope, Source},
     ports,
@@ -16,7 +16,7 @@ use super::{
     walk::{Item, Section, Sink},
 };
 
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "version",
     "interfaces",
     "mode",
@@ -28,9 +28,10 @@ const KEYS: [&str; 12] = [
     "controller",
     "sampling",
     "export",
+    "anomaly",
     "service",
 ];
-const LATER: [(&str, &str); 2] = [("geo", "the country database"), ("anomaly", "anomaly detection")];
+const LATER: [(&str, &str); 1] = [("geo", "the country database")];
 
 const MODES: [(&str, Mode); 2] = [("enforce", Mode::Enforce), ("monitor", Mode::Monitor)];
 /// The names of protocols.
@@ -59,6 +60,7 @@ pub(super) fn read(table: &DeTable<'_>, sink: &mut Sink<'_>) -> Policy {
     let controller = controller::controller(&root, sink);
     let sampling = sampling::sampling(&root, sink);
     let sflow = export::sflow(&root, sampling.one_in != 0, sink);
+    let anomaly = anomaly::anomaly(&root, sink);
     let (services, origins) = services(&root, &source, &known, sink);
     cross::check(&scope, &services, &origins, sink);
     Policy {
@@ -72,6 +74,7 @@ pub(super) fn read(table: &DeTable<'_>, sink: &mut Sink<'_>) -> Policy {
         controller,
         sampling,
         sflow,
+        anomaly,
         services: services.into_iter().flatten().collect(),
     }
 }

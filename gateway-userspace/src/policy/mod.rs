@@ -4,6 +4,7 @@
 //! files that lists name; [`sizing`] says how large the source table must be; [`units`] and [`prefix`] read what the
 //! command line shares with the file.
 
+mod anomaly;
 pub mod bounds;
 mod controller;
 mod cross;

@@ -1,6 +1,7 @@
 //! The live policy: what a valid policy file means, with every default filled in and every unit converted.
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
 };
@@ -42,6 +43,8 @@ pub struct Policy {
     pub sampling: Sampling,
     /// Where samples are exported to.
     pub sflow: Option<Sflow>,
+    /// What is looked for in the services' traffic.
+    pub anomaly: Anomaly,
     /// The services, in the order of the file.
     pub services: Vec<Service>,
 }
@@ -163,6 +166,85 @@ impl Default for Sampling {
             one_in: super::bounds::DEFAULT_ONE_IN,
             max_per_second: super::bounds::DEFAULT_MAX_PER_SECOND,
         }
+    }
+}
+
+/// `[anomaly]`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+pub struct Anomaly {
+    /// Whether departures from the usual are looked for.
+    pub enabled: bool,
+    /// How many false alarms are put up with.
+    pub sensitivity: Sensitivity,
+}
+
+impl Default for Anomaly {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            sensitivity: Sensitivity {
+                count: 1,
+                period: Period::Week,
+            },
+        }
+    }
+}
+
+/// `[anomaly] sensitivity`: how many false alarms a service may give in a period.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+pub struct Sensitivity {
+    /// So many, 1 to 1,000.
+    pub count: u32,
+    /// In that time.
+    pub period: Period,
+}
+
+impl Sensitivity {
+    /// False alarms a second.
+    pub fn per_second(self) -> f64 {
+        f64::from(self.count) / self.period.seconds()
+    }
+}
+
+impl fmt::Display for Sensitivity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.count, self.period.name())
+    }
+}
+
+/// A period that false alarms are counted in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Period {
+    /// An hour.
+    Hour,
+    /// A day.
+    Day,
+    /// A week.
+    Week,
+    /// Thirty days.
+    Month,
+}
+
+impl Period {
+    /// Its name in the policy.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Week => "week",
+            Self::Month => "month",
+        }
+    }
+
+    const fn seconds(self) -> f64 {
+        let hours: f64 = match self {
+            Self::Hour => 1.0,
+            Self::Day => 24.0,
+            Self::Week => 7.0 * 24.0,
+            Self::Month => 30.0 * 24.0,
+        };
+        hours * 3_600.0
     }
 }
 
@@ -332,6 +414,8 @@ pub struct Service {
     pub profile: bool,
     /// Whether handshakes and first answers are timed.
     pub time: bool,
+    /// Whether departures from its usual traffic are looked for; they are found in the profile, so not without one.
+    pub anomaly: bool,
     /// Each source's own buckets.
     pub per_source: Option<PerSource>,
     /// Each network's buckets.

@@ -12,7 +12,7 @@ use super::{
     walk::{Section, Sink, nearest},
 };
 
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "name",
     "protocol",
     "ports",
@@ -23,6 +23,7 @@ const KEYS: [&str; 14] = [
     "enforce_share",
     "profile",
     "time",
+    "anomaly",
     "per_source",
     "per_network",
     "total",
@@ -98,17 +99,7 @@ pub(super) fn service(
         .get("enforce_share")
         .and_then(|item| share(&item, sink))
         .unwrap_or(1_000_000);
-    let profile = section.get("profile").and_then(|item| item.boolean(sink));
-    let time = section.get("time").and_then(|item| {
-        let time = item.boolean(sink)?;
-        if time && profile == Some(false) {
-            sink.warn(
-                &item,
-                "has no effect with profile = false: times belong to the profile",
-            );
-        }
-        Some(time)
-    });
+    let (profile, time, anomaly) = looked_at(section, sink);
     let per_source = section
         .section("per_source", sink)
         .map(|section| per_source(&section, sink));
@@ -136,14 +127,45 @@ pub(super) fn service(
         only,
         mode,
         enforce_share_ppm,
-        profile: profile.unwrap_or(true),
-        time: time.unwrap_or(false),
+        profile,
+        time,
+        anomaly,
         per_source,
         per_network,
         total,
         classes,
     });
     (service, origin)
+}
+
+/// What is looked at in its traffic: whether it has a profile, is timed, and is watched for anomalies.
+fn looked_at(section: &Section<'_>, sink: &mut Sink<'_>) -> (bool, bool, bool) {
+    let profile = section.get("profile").and_then(|item| item.boolean(sink));
+    let time = section.get("time").and_then(|item| {
+        let time = item.boolean(sink)?;
+        if time && profile == Some(false) {
+            sink.warn(
+                &item,
+                "has no effect with profile = false: times belong to the profile",
+            );
+        }
+        Some(time)
+    });
+    let anomaly = section.get("anomaly").and_then(|item| {
+        let anomaly = item.boolean(sink)?;
+        if anomaly && profile == Some(false) {
+            sink.warn(
+                &item,
+                "has no effect with profile = false: anomalies are found in the profile",
+            );
+        }
+        Some(anomaly)
+    });
+    (
+        profile.unwrap_or(true),
+        time.unwrap_or(false),
+        anomaly.unwrap_or(true),
+    )
 }
 
 fn name(section: &Section<'_>, sink: &mut Sink<'_>) -> Option<String> {

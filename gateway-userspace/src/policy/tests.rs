@@ -68,8 +68,12 @@ action = "drop"
 replies = "none"
 essential = "none"
 profile = false
+[anomaly]
+enabled = true
+sensitivity = "2/day"
 [[service]]
 name = "storefront"
+anomaly = false
 protocol = ["udp", "tcp"]
 ports = [443, 80, "8000-8080", 81]
 source_ports = []
@@ -187,6 +191,7 @@ fn the_whole_schema() {
             enforce_share_ppm: 125_000,
             profile: true,
             time: false,
+            anomaly: false,
             per_source: Some(PerSource {
                 limits: Limits {
                     packets: limit(2_000, 4_000),
@@ -260,6 +265,7 @@ fn defaults() {
             protect: Vec::new(),
             sampling: model::Sampling::default(),
             sflow: None,
+            anomaly: model::Anomaly::default(),
             lists: Vec::new(),
             default: DefaultRule {
                 action: DefaultAction::Pass,

@@ -1,4 +1,4 @@
-//! What survives a restart: JSON files in the state directory, each written whole or not at all.
+//! What survives a restart: files in the state directory (JSON, but for `detectors`), each written whole or not at all.
 //!
 //! A file is written beside its target, flushed to disk, renamed over it, and the directory flushed; so a crash or a
 //! full disk leaves the old file. A file that cannot be read back is set aside as `NAME.corrupt-N` and the controller
@@ -9,7 +9,7 @@ mod policy;
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write as _},
+    io,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
@@ -100,29 +100,41 @@ impl Store {
 
     /// Reads `name`; `None` when it is not there, or was unreadable and is now set aside.
     pub fn load<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StateError> {
-        let path = self.dir.join(name);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => {
-                return Err(StateError::Io {
-                    what: "read",
-                    path,
-                    source,
-                });
-            }
+        let Some(bytes) = self.read(name)? else {
+            return Ok(None);
         };
         match serde_json::from_slice(&bytes) {
             Ok(value) => Ok(Some(value)),
             Err(error) => {
-                let aside = self.set_aside(&path)?;
-                tracing::warn!(
-                    file = %path.display(), kept_as = %aside.display(), %error,
-                    "a state file is damaged; it is set aside and weir goes on without it"
-                );
+                self.damaged(name, &error)?;
                 Ok(None)
             }
         }
+    }
+
+    /// The bytes of `name`; `None` when it is not there.
+    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StateError> {
+        let path = self.dir.join(name);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StateError::Io {
+                what: "read",
+                path,
+                source,
+            }),
+        }
+    }
+
+    /// Sets `name` aside, which cannot be read back.
+    pub fn damaged(&self, name: &str, error: &dyn std::error::Error) -> Result<(), StateError> {
+        let path = self.dir.join(name);
+        let aside = self.set_aside(&path)?;
+        tracing::warn!(
+            file = %path.display(), kept_as = %aside.display(), %error,
+            "a state file is damaged; it is set aside and weir goes on without it"
+        );
+        Ok(())
     }
 
     fn set_aside(&self, path: &Path) -> Result<PathBuf, StateError> {
@@ -140,6 +152,18 @@ impl Store {
 
     /// Writes `name`, whole or not at all.
     pub fn save<T: Serialize>(&self, name: &str, value: &T) -> Result<(), StateError> {
+        self.write(name, |out| {
+            serde_json::to_writer(&mut *out, value)?;
+            out.write_all(b"\n")
+        })
+    }
+
+    /// Writes what `content` writes to `name`, whole or not at all.
+    pub fn write(
+        &self,
+        name: &str,
+        content: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
+    ) -> Result<(), StateError> {
         let path = self.dir.join(name);
         let fail = |source| StateError::Io {
             what: "write",
@@ -155,8 +179,7 @@ impl Store {
                 .mode(0o640)
                 .open(&temporary)?;
             let mut out = io::BufWriter::new(file);
-            serde_json::to_writer(&mut out, value)?;
-            out.write_all(b"\n")?;
+            content(&mut out)?;
             out.into_inner()
                 .map_err(io::IntoInnerError::into_error)?
                 .sync_all()?;

@@ -12,7 +12,7 @@ use super::{tables::SOURCES, *};
 use crate::kernel::Sample;
 
 /// A TCP segment from an IPv4 source, as a sample of one in `one_in`.
-fn named(source: u32, flags: u8, one_in: u32, reason: Reason) -> Named {
+pub(crate) fn named(source: u32, flags: u8, one_in: u32, reason: Reason) -> Named {
     let mut bytes = vec![0_u8; 60];
     bytes[12..14].copy_from_slice(&[8, 0]);
     bytes[14] = 0x45;

@@ -44,13 +44,14 @@ const fn growing(heading: &'static str, width: u16, from: u16) -> Column {
 
 const SERVICES: &[Column] = &[
     growing("SERVICE", 13, 0),
-    words("MODE", 7, 60),
+    words("VERDICT", 12, 52),
+    words("MODE", 7, 66),
     number("PASS/S", 6, 0),
     number("DROP/S", 6, 0),
-    number("WOULD/S", 7, 48),
-    number("RATE", 9, 56),
-    number("CONN/S", 6, 70),
-    growing("PACKETS/S TREND", 15, 76),
+    number("WOULD/S", 7, 58),
+    number("RATE", 9, 72),
+    number("CONN/S", 6, 78),
+    growing("PACKETS/S TREND", 15, 90),
 ];
 const SOURCES: &[Column] = &[
     // A whole /64 fits.

@@ -6,7 +6,13 @@ use ratatui::{
     symbols::border,
     widgets::{Block, Clear, Widget as _},
 };
-use weir::{api::traffic::Estimate, api::types::Ban};
+use weir::{
+    api::{
+        traffic::Estimate,
+        types::{Ban, ServiceStatus},
+    },
+    detect::figure,
+};
 
 use super::{
     draw::Painter,
@@ -233,6 +239,7 @@ fn service(state: &State, key: &str) -> Option<Vec<String>> {
         ));
     }
     lines.push(format!("received    {}", bit_rate(rates.bytes)));
+    lines.extend(anomaly(state, key, service));
     if let Some(connections) = state.data.connections.get(key) {
         lines.push(format!("connections {:>7}/s", short(*connections)));
     }
@@ -245,6 +252,46 @@ fn service(state: &State, key: &str) -> Option<Vec<String>> {
         ));
     }
     Some(lines)
+}
+
+/// What is said of a service's traffic, why, and who carries it.
+fn anomaly(state: &State, key: &str, service: &ServiceStatus) -> Vec<String> {
+    let told = state.data.anomalies.iter().find(|told| told.service == key);
+    let Some(anomaly) = told.map(|told| &told.anomaly) else {
+        let verdict = service.verdict.iter();
+        return verdict.map(|verdict| format!("verdict     {verdict}")).collect();
+    };
+    let mut lines = vec![
+        format!(
+            "verdict     {} since {:.0}, score {}",
+            anomaly.title(),
+            anomaly.since,
+            figure(anomaly.score)
+        ),
+        format!(
+            "usually     {} packets/s, now {}",
+            short(anomaly.expected_packets_per_second),
+            short(anomaly.packets_per_second)
+        ),
+    ];
+    lines.extend(anomaly.features.iter().map(|speaking| {
+        format!(
+            "{}: {} (usually {}), {:.0}% of the score",
+            speaking.feature,
+            figure(speaking.value),
+            figure(speaking.expected),
+            speaking.share * 100.0
+        )
+    }));
+    lines.extend(anomaly.carriers.iter().map(|carrier| {
+        format!(
+            "carried by {}: {} packets/s, {:.0}%",
+            carrier.prefix,
+            short(carrier.packets_per_second),
+            carrier.share * 100.0
+        )
+    }));
+    lines
 }
 
 fn estimate_lines(estimate: &Estimate) -> Vec<String> {

@@ -8,6 +8,7 @@ use ratatui::{
     style::{Modifier, Style},
 };
 use weir::{
+    api::anomalies::ServiceAnomaly,
     api::types::{LeverStatus, StatusAnswer},
     kernel::XdpMode,
     policy::model::Mode,
@@ -18,7 +19,7 @@ use super::{
     dialogs,
     rows::{Cell, Listing, Mark, listing},
     state::{Pane, State},
-    text::columns,
+    text::{columns, short},
     theme::Theme,
 };
 use crate::cli::table::{Align, counted, grouped, span};
@@ -273,8 +274,8 @@ impl Painter<'_> {
             let y = area.y + 1 + line as u16;
             let style = match row.mark {
                 Mark::Plain => Style::new(),
-                Mark::Refused => self.theme.warn(),
-                Mark::Banned => self.theme.bad(),
+                Mark::Refused | Mark::Unusual => self.theme.warn(),
+                Mark::Banned | Mark::Attacked => self.theme.bad(),
             };
             for (index, x, width) in &places {
                 let Some(cell) = row.cells.get(*index) else {
@@ -401,6 +402,14 @@ fn remarks(state: &State, theme: Theme) -> Vec<(String, Style)> {
     for lever in &status.levers {
         remarks.push((format!("lever: {}", lever_text(lever)), theme.warn()));
     }
+    for told in &state.data.anomalies {
+        let style = if told.anomaly.verdict == "attack" {
+            theme.bad()
+        } else {
+            theme.warn()
+        };
+        remarks.push((anomaly_text(told), style));
+    }
     for problem in &status.problems {
         remarks.push((format!("problem: {problem}"), theme.bad()));
     }
@@ -415,6 +424,18 @@ fn remarks(state: &State, theme: Theme) -> Vec<(String, Style)> {
         remarks.push((text, theme.dim()));
     }
     remarks
+}
+
+fn anomaly_text(told: &ServiceAnomaly) -> String {
+    let anomaly = &told.anomaly;
+    format!(
+        "{}: {} for {}, {} packets/s, usually {}",
+        told.service,
+        anomaly.title(),
+        span(anomaly.duration_seconds),
+        short(anomaly.packets_per_second),
+        short(anomaly.expected_packets_per_second)
+    )
 }
 
 fn lever_text(lever: &LeverStatus) -> String {

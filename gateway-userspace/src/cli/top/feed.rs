@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use weir::{
     api::{
+        anomalies::{AnomaliesAnswer, ServiceAnomaly},
         traffic::{FlowsAnswer, ServicesAnswer, SourcesAnswer},
         types::{
             Ban, BanRequest, BansAdded, BansAnswer, BansRequest, EventsAnswer, PolicyAnswer, StatusAnswer,
@@ -77,6 +78,8 @@ pub(super) struct Round {
     pub(super) services: Option<ServicesAnswer>,
     /// The bans, or why they are not shown.
     pub(super) bans: Option<Result<Vec<Ban>, String>>,
+    /// The services with an anomaly, the worst first.
+    pub(super) anomalies: Option<Vec<ServiceAnomaly>>,
     /// New events, oldest first.
     pub(super) events: Option<EventsAnswer>,
     /// What `[[protect]]` names, when the policy has changed.
@@ -132,6 +135,8 @@ impl Reader {
         let status: StatusAnswer = self.client.get("/v1/status")?;
         let bans = status.bans;
         let revision = status.policy.revision;
+        let summary = &status.anomalies;
+        let anomalous = summary.attack + summary.stealth + summary.crowd > 0;
         round.status = Some(status);
         let query = ask.query();
         match ask.what {
@@ -153,6 +158,12 @@ impl Reader {
         } else {
             self.optional::<BansAnswer>("/v1/bans")?.map(|answer| answer.bans)
         });
+        round.anomalies = if anomalous {
+            let answer = self.optional::<AnomaliesAnswer>("/v1/anomalies?limit=0")?;
+            answer.ok().map(|answer| answer.services)
+        } else {
+            Some(Vec::new())
+        };
         let after = self
             .next_event
             .map_or_else(String::new, |next| format!("&after={next}"));

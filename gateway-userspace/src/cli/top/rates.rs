@@ -28,6 +28,8 @@ pub(super) struct ServiceRates {
     pub(super) would_drop: f64,
     /// Bytes a second received.
     pub(super) bytes: f64,
+    /// What is said of its traffic, where it is looked at, and the kind of an attack.
+    pub(super) verdict: (Option<String>, Option<String>),
     /// By reason: packets dropped a second, those that would have been, and both since the maps were made.
     pub(super) reasons: BTreeMap<String, ReasonRates>,
 }
@@ -100,6 +102,7 @@ fn first(service: &ServiceStatus) -> ServiceRates {
         drop: service.drops_per_second,
         would_drop: service.would_drops_per_second,
         bytes: service.bytes_per_second,
+        verdict: (service.verdict.clone(), service.kind.clone()),
         reasons: reasons(service, |_, _| (0.0, 0.0)),
     }
 }
@@ -116,6 +119,7 @@ fn between(old: &ServiceStatus, new: &ServiceStatus, seconds: f64) -> ServiceRat
         drop: rate(old.drop.packets, new.drop.packets),
         would_drop: rate(old.would_drop.packets, new.would_drop.packets),
         bytes: rate(received(old), received(new)),
+        verdict: (new.verdict.clone(), new.kind.clone()),
         reasons: reasons(new, |reason, new| {
             let packets = |of: &BTreeMap<String, weir::api::types::Volume>| {
                 of.get(reason).map_or(0, |volume| volume.packets)

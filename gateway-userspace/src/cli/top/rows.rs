@@ -62,6 +62,10 @@ pub(super) enum Mark {
     Refused,
     /// It is banned.
     Banned,
+    /// Its traffic is unusual.
+    Unusual,
+    /// It is under attack.
+    Attacked,
 }
 
 /// A row.
@@ -258,10 +262,13 @@ fn nothing_sampled(one_in: u32, what: &str) -> String {
 fn service_row(service: &ServiceRates, state: &State) -> Row {
     let connections = state.data.connections.get(&service.service);
     let trend = state.data.rates.trends.get(&service.service);
+    let (verdict, kind) = &service.verdict;
+    let verdict = verdict.as_deref();
     Row {
         key: service.service.clone(),
         cells: vec![
             Cell::text(&service.service),
+            Cell::text(kind.as_deref().or(verdict).unwrap_or("-")),
             Cell::text(match service.mode {
                 Mode::Enforce => "enforce",
                 Mode::Monitor => "monitor",
@@ -273,10 +280,11 @@ fn service_row(service: &ServiceRates, state: &State) -> Row {
             connections.map_or_else(|| Cell::Number("-".into(), 0.0), |rate| Cell::short(*rate)),
             Cell::Trend(trend.into_iter().flatten().copied().collect()),
         ],
-        mark: if service.drop + service.would_drop > 0.0 {
-            Mark::Refused
-        } else {
-            Mark::Plain
+        mark: match verdict {
+            Some("attack") => Mark::Attacked,
+            Some("crowd" | "stealth") => Mark::Unusual,
+            _ if service.drop + service.would_drop > 0.0 => Mark::Refused,
+            _ => Mark::Plain,
         },
         prefix: None,
         service: Some(service.service.clone()),
@@ -428,6 +436,10 @@ fn event_row(event: &Event) -> Row {
             weir::events::Kind::Fault | weir::events::Kind::PolicyRefused | weir::events::Kind::LockOut => {
                 Mark::Refused
             }
+            weir::events::Kind::AnomalyBegan => match &entry.anomaly {
+                Some(anomaly) if anomaly.verdict == "attack" => Mark::Attacked,
+                _ => Mark::Unusual,
+            },
             _ => Mark::Plain,
         },
         prefix: entry.prefix,

@@ -8,6 +8,7 @@ use std::{
 use ipnet::IpNet;
 use weir::{
     api::{
+        anomalies::ServiceAnomaly,
         traffic::{FlowsAnswer, SourcesAnswer},
         types::{Ban, StatusAnswer},
     },
@@ -196,6 +197,8 @@ pub(super) struct Data {
     pub(super) flows: Option<Result<FlowsAnswer, String>>,
     /// The bans.
     pub(super) bans: Option<Result<Vec<Ban>, String>>,
+    /// The services with an anomaly, the worst first.
+    pub(super) anomalies: Vec<ServiceAnomaly>,
     /// Events, oldest first.
     pub(super) events: VecDeque<Event>,
     /// What cannot be banned.
@@ -257,6 +260,9 @@ impl State {
         }
         if let Some(protected) = round.protected {
             self.data.protected = protected;
+        }
+        if let Some(anomalies) = round.anomalies {
+            self.data.anomalies = anomalies;
         }
         if let Some(status) = round.status {
             if !self.paused {

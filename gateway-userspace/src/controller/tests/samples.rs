@@ -41,10 +41,16 @@ async fn read(traffic: &Traffic, samples: u64) -> bool {
 async fn samples_are_read_while_the_engine_is_at_work() {
     let bench = Bench::new();
     let engine = bench.start();
-    let (source, traffic) = (engine.samples().unwrap(), engine.traffic());
+    let (source, traffic, detection) = (engine.samples().unwrap(), engine.traffic(), engine.detection());
     let handle = Handle::new(engine);
     let (stop, stopping) = watch::channel(false);
-    let reader = tokio::spawn(follow(handle.clone(), source, Arc::clone(&traffic), stopping));
+    let reader = tokio::spawn(follow(
+        handle.clone(),
+        source,
+        Arc::clone(&traffic),
+        detection,
+        stopping,
+    ));
     ring(&bench, 10);
     assert!(read(&traffic, 10).await);
 
