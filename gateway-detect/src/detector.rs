@@ -121,6 +121,13 @@ impl Detector {
         }
     }
 
+    /// The same with a key: who does not know it cannot choose who is remembered of normal sources.
+    #[must_use]
+    pub fn with_key(mut self, key: u64) -> Self {
+        self.normal = Normal::with_key(key);
+        self
+    }
+
     /// From now on these settings hold; what was learned is kept.
     pub fn set(&mut self, settings: Settings) {
         self.settings = settings;

@@ -1,5 +1,6 @@
 //! Weir's controller: policies, the kernel's maps and programs, the control socket, metrics and the command line.
 
+pub mod action;
 pub mod api;
 pub mod bans;
 pub mod capture;

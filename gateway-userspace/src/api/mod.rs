@@ -1,5 +1,6 @@
 //! The controller's socket: its paths, what they take and answer, and how they are served.
 
+pub mod actions;
 pub mod anomalies;
 mod body;
 mod crowd;
@@ -31,6 +32,7 @@ use axum::{
 use serde::Serialize;
 
 use self::{
+    actions::UndoRequest,
     anomalies::{AnomaliesQuery, AnomalyAcceptRequest},
     body::JsonBody,
     error::Failure,
@@ -124,6 +126,7 @@ fn routes() -> Vec<Route> {
             get(async |State(at): Get| answer(at.services().await)),
         ),
         route("get", "/v1/anomalies", get(anomalies)),
+        route("post", "/v1/anomalies/undo", post(undo)),
         route("post", "/v1/anomalies/accept", post(accept_anomaly)),
         route(
             "get",
@@ -260,6 +263,13 @@ async fn pull_lever(
 
 async fn clear_levers(State(at): Get, Extension(peer): Who) -> Response {
     answer(at.change(move |engine| engine.clear_levers(Some(peer))).await)
+}
+
+async fn undo(State(at): Get, Extension(peer): Who, JsonBody(request): JsonBody<UndoRequest, 1>) -> Response {
+    answer(
+        at.change(move |engine| engine.undo_actions(&request, Some(peer)))
+            .await,
+    )
 }
 
 async fn detach(

@@ -33,6 +33,7 @@
 //! | `GET /v1/services` | | [`super::traffic::ServicesAnswer`] |
 //! | `GET /v1/anomalies` | | [`super::anomalies::AnomaliesAnswer`] |
 //! | `POST /v1/anomalies/accept` | [`super::anomalies::AnomalyAcceptRequest`] | [`super::anomalies::AnomalyAccepted`] |
+//! | `POST /v1/anomalies/undo` | [`super::actions::UndoRequest`] | [`super::actions::ActionsUndone`] |
 //! | `GET /v1/openapi.json` | | the OpenAPI document |
 
 use std::collections::BTreeMap;
@@ -47,6 +48,7 @@ use crate::{
     policy::model::{ListAction, Mode, OnLoss},
 };
 
+use super::actions::ActionStatus;
 use super::anomalies::AnomalySummary;
 pub use super::revisions::{
     HistoryAnswer, PolicyConfirmRequest, PolicyConfirmed, PolicyPending, PolicyRollbackRequest,
@@ -131,6 +133,9 @@ pub struct StatusAnswer {
     pub services: Vec<ServiceStatus>,
     /// The levers in force.
     pub levers: Vec<LeverStatus>,
+    /// What is done, or not done, about attacks.
+    #[serde(default)]
+    pub actions: Vec<ActionStatus>,
     /// Bans in force.
     pub bans: u64,
     /// Lists that the policy declares.

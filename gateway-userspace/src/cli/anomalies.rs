@@ -16,7 +16,7 @@ use weir::{
 };
 
 use super::{
-    Context, args,
+    Context, actions, args,
     events::{Missed, json_line, line},
     output::{Failure, print},
     table::{Align, Table, counted, rate, span},
@@ -42,7 +42,8 @@ Examples:
   weir anomalies --all               quiet and learning services too
   weir anomalies --follow            and what begins and ends, until Ctrl-C
   weir anomalies --service shop --json | jq '.services[0].features'
-  weir anomalies accept shop         what is now is normal: the anomaly ends and is learned"
+  weir anomalies accept shop         what is now is normal: the anomaly ends and is learned
+  weir anomalies undo shop           take back what was done by itself, and do no more"
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -65,11 +66,18 @@ pub(crate) enum Change {
         /// The service (default for traffic to none)
         service: String,
     },
+    /// Take back what Weir did by itself about an attack; it does no more until the attack has ended
+    Undo {
+        /// Only what was done about this service
+        service: Option<String>,
+    },
 }
 
 pub(crate) fn run(given: &Args, context: &Context) -> Result<ExitCode, Failure> {
-    if let Some(Change::Accept { service }) = &given.command {
-        return accept(service, context);
+    match &given.command {
+        Some(Change::Accept { service }) => return accept(service, context),
+        Some(Change::Undo { service }) => return actions::undo(service.as_deref(), context),
+        None => {}
     }
     let client = context.client();
     // First, so that nothing is lost in between.

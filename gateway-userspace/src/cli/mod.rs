@@ -1,6 +1,7 @@
 //! The command line: one file per command. Arguments are parsed here and checked there; answers go to standard output,
 //! failures to standard error, and the exit code is 0 (done), 1 (failed) or 2 (wrong usage, or an invalid policy).
 
+mod actions;
 mod anomalies;
 mod args;
 mod ban;

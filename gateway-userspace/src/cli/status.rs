@@ -9,7 +9,9 @@ use weir::{
 };
 
 use super::{
-    Context, anomalies,
+    Context,
+    actions::actions_text,
+    anomalies,
     levers::levers_text,
     output::Failure,
     table::{Align, Table, bit_rate, bytes, counted, grouped, rate, span},
@@ -40,6 +42,9 @@ fn text(status: &StatusAnswer) -> String {
     let mut sections = vec![heading(status), attachments(status), services(status)];
     sections.extend(reasons(status, "DROPPED", |service| &service.drops));
     sections.extend(reasons(status, "WOULD DROP", |service| &service.would_drops));
+    if !status.actions.is_empty() {
+        sections.push(actions_text(&status.actions));
+    }
     if !status.levers.is_empty() {
         sections.push(levers_text(&status.levers));
     }
@@ -324,6 +329,7 @@ mod tests {
                 quiet: 3,
                 ..AnomalySummary::default()
             },
+            actions: Vec::new(),
             bans: 2,
             lists: 1,
             losses: Losses {

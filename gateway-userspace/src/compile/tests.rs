@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    policy::model::{Controller, DefaultRule, PortRange, Protect, Scope, Source},
+    policy::model::{Controller, DefaultRule, OnAttack, PortRange, Protect, Scope, Source},
     twin::Twin,
 };
 
@@ -71,6 +71,7 @@ fn service(name: &str) -> Service {
         profile: false,
         time: false,
         anomaly: true,
+        on_attack: OnAttack::default(),
         per_source: None,
         per_network: None,
         total: None,

@@ -64,6 +64,7 @@ pub trait Backend: Send {
     fn open_at(&self) -> Result<u64, KernelError>;
     fn explain(&self, packet: &Packet, now_ns: u64) -> Result<Explained, KernelError>;
     fn left(&self, source: IpAddr, service: &str) -> Result<Vec<BucketLeft>, KernelError>;
+    fn proven(&self, source: IpAddr) -> Result<bool, KernelError>;
 }
 
 /// The ring of what the packet path announces.
@@ -236,6 +237,10 @@ impl Backend for Dataplane {
 
     fn left(&self, source: IpAddr, service: &str) -> Result<Vec<BucketLeft>, KernelError> {
         Self::left(self, source, service)
+    }
+
+    fn proven(&self, source: IpAddr) -> Result<bool, KernelError> {
+        Self::proven(self, source)
     }
 }
 

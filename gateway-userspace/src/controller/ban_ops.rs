@@ -241,7 +241,7 @@ impl Engine {
     }
 
     /// Works out the staged changes and writes them to the kernel; when it refuses, the book is as before.
-    fn commit_bans(&mut self, staged: Staged) -> Result<(), Failure> {
+    pub(super) fn commit_bans(&mut self, staged: Staged) -> Result<(), Failure> {
         let committed = self.bans.commit(staged);
         if let Err(error) = self.push_bans(committed.kernel) {
             let back = self.bans.change(committed.undo);

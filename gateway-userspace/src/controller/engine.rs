@@ -24,6 +24,7 @@ use super::{
     start::{Choice, Found},
 };
 use crate::{
+    action::{Book, SavedActions},
     api::{
         error::Failure,
         peer::Peer,
@@ -70,6 +71,9 @@ pub struct Engine {
     pub(super) file: FileCheck,
     pub(super) bans: BanBook,
     pub(super) bans_dirty: bool,
+    /// What is done about attacks.
+    pub(super) actions: Book,
+    pub(super) actions_dirty: bool,
     pub(super) lists: ListBook,
     pub(super) lists_dirty: BTreeSet<String>,
     pub(super) rates: Rates,
@@ -157,6 +161,10 @@ impl Engine {
             .map_err(Failure::from)?;
         let bans = store.load::<SavedBans>(SavedBans::FILE)?.unwrap_or_default();
         let bans = bans.restore(&clock.boot_id(), started.ns, started.wall);
+        let actions = store
+            .load::<SavedActions>(SavedActions::FILE)?
+            .unwrap_or_default();
+        let actions = actions.restore(&clock.boot_id(), started);
 
         let lists = load_lists(&store, &prepared)?;
         let tracked = prepared.policy.source.max_tracked;
@@ -180,6 +188,8 @@ impl Engine {
             file_sha256,
             bans,
             bans_dirty: true,
+            actions,
+            actions_dirty: false,
             lists,
             lists_dirty: BTreeSet::new(),
             slots: None,

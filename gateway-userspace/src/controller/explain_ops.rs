@@ -72,6 +72,7 @@ impl Engine {
             listed: self.listed(&query, &explained),
             ban: self.banned(&query, &explained, moment),
             levers: self.backend.levers()?,
+            automatic: self.automatic(&explained.service),
             moment,
         };
         Ok(Finding {

@@ -56,6 +56,8 @@ pub(crate) struct Kernel {
     pub(crate) refuse: Option<&'static str>,
     /// Where what is pinned is said to be.
     pub(crate) pinned: Option<Pinned>,
+    /// Who has completed a handshake.
+    pub(crate) proven: Vec<std::net::IpAddr>,
     /// Interfaces that cannot be attached to.
     pub(crate) unwilling: Vec<String>,
 }
@@ -402,6 +404,10 @@ impl Backend for Fake {
             return Ok(Vec::new());
         }
         Err(KernelError::NoService { name: service.into() })
+    }
+
+    fn proven(&self, source: std::net::IpAddr) -> Result<bool, KernelError> {
+        Ok(self.0.lock().unwrap().proven.contains(&source))
     }
 
     fn open_at(&self) -> Result<u64, KernelError> {

@@ -13,6 +13,8 @@
 //! - `access` is who may connect to the control socket
 
 pub mod access;
+mod action_ops;
+mod action_upkeep;
 pub mod backend;
 mod ban_ops;
 mod detect_ops;
@@ -32,6 +34,7 @@ mod notices;
 pub mod policy_ops;
 mod prepare;
 mod rates;
+mod react;
 mod run;
 mod sample_ops;
 mod samples;

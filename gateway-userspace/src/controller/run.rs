@@ -16,6 +16,7 @@ use super::{
     listen::{ControlSocket, ListenError, bind_web},
     logging,
     prepare::Prepared,
+    react::act,
     start::Choice,
 };
 use crate::{
@@ -310,6 +311,7 @@ async fn serve(
     ));
     let between = watch_between(handle.clone(), Arc::clone(&detection), stopping.clone());
     let between = tokio::spawn(between);
+    let acts = tokio::spawn(act(handle.clone(), Arc::clone(&detection), stopping.clone()));
     let seconds = tokio::spawn(watch_seconds(handle.clone(), detection, stopping.clone()));
     let heartbeat = tokio::spawn(handle.clone().heartbeat(stopping.clone()));
     let watchdog = tokio::spawn(watchdog(handle.clone()));
@@ -350,7 +352,7 @@ async fn serve(
     let _ = closed.await;
     // The receivers are gone only when their tasks have ended already.
     let _ = stop.send(true);
-    for task in [control, web, upkeep, heartbeat, export, seconds, between] {
+    for task in [control, web, upkeep, heartbeat, export, seconds, between, acts] {
         let _ = task.await;
     }
     if let Ok(Err(error)) = samples.await {

@@ -49,6 +49,7 @@ impl Engine {
             services: self.services(&counters, since, span_ns),
             levers,
             anomalies: self.detection.summary(),
+            actions: self.action_statuses(),
             bans: self.bans.len() as u64,
             lists: self.in_force.prepared.policy.lists.len() as u64,
             losses,

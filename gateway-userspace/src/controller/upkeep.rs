@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::engine::Engine;
 use crate::{
+    action::SavedActions,
     bans::SavedBans,
     lists::{Overlay, state_file},
     state::{StateError, Store},
@@ -20,6 +21,7 @@ const RETRY_NS: u64 = 10_000_000_000;
 pub struct PendingSave {
     store: Arc<Store>,
     bans: Option<SavedBans>,
+    actions: Option<SavedActions>,
     lists: Vec<(String, Overlay)>,
 }
 
@@ -29,6 +31,10 @@ impl PendingSave {
         let mut result = Ok(());
         if let Some(bans) = &self.bans {
             result = self.store.save(SavedBans::FILE, bans);
+        }
+        if let Some(actions) = &self.actions {
+            let saved = self.store.save(SavedActions::FILE, actions);
+            result = result.and(saved);
         }
         for (name, overlay) in &self.lists {
             let saved = self.store.save(&state_file(name), overlay);
@@ -44,6 +50,7 @@ impl Engine {
         self.settle_policy();
         self.prune_bans();
         self.expire_lists();
+        let step_ends = self.look_after_actions();
         if self.policy_unsaved.is_some() {
             self.write_down();
         }
@@ -58,6 +65,9 @@ impl Engine {
         let mut next = self.rates.due_ns().min(self.seen.due_ns());
         if let Some(due) = self.events.due_ns() {
             next = next.min(due);
+        }
+        if let Some(end) = step_ends {
+            next = next.min(end);
         }
         if let Some(end) = self.bans.next_end() {
             next = next.min(end);
@@ -82,7 +92,7 @@ impl Engine {
     }
 
     fn unsaved(&self) -> bool {
-        self.bans_dirty || !self.lists_dirty.is_empty()
+        self.bans_dirty || self.actions_dirty || !self.lists_dirty.is_empty()
     }
 
     /// Takes what is not saved yet; [`Self::saved`] must follow the write.
@@ -92,6 +102,8 @@ impl Engine {
         }
         let bans =
             std::mem::take(&mut self.bans_dirty).then(|| SavedBans::of(&self.bans, &self.clock.boot_id()));
+        let actions = std::mem::take(&mut self.actions_dirty)
+            .then(|| SavedActions::of(&self.actions, &self.clock.boot_id()));
         let names = std::mem::take(&mut self.lists_dirty);
         let lists = names
             .into_iter()
@@ -99,6 +111,7 @@ impl Engine {
         Some(PendingSave {
             lists: lists.collect(),
             bans,
+            actions,
             store: Arc::clone(&self.store),
         })
     }
@@ -113,6 +126,7 @@ impl Engine {
                 }
                 self.save_fault = Some(error.to_string());
                 self.bans_dirty |= save.bans.is_some();
+                self.actions_dirty |= save.actions.is_some();
                 self.lists_dirty
                     .extend(save.lists.into_iter().map(|(name, _)| name));
             }

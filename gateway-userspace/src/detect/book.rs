@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    hash::{BuildHasher as _, RandomState},
     sync::Arc,
 };
 
@@ -124,7 +125,8 @@ impl Watch {
                 detector.set(settings);
                 detector
             }
-            None => Detector::new(settings),
+            // The standard library's random numbers are the system's.
+            None => Detector::new(settings).with_key(RandomState::new().hash_one(0)),
         };
         Self {
             detector,

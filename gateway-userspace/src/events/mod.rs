@@ -55,6 +55,12 @@ pub enum Kind {
     AnomalyBegan,
     /// It does not any more.
     AnomalyEnded,
+    /// A step against an attack was taken.
+    ActionTaken,
+    /// None was, though the policy says so.
+    ActionWithheld,
+    /// A step against an attack is over.
+    ActionEnded,
     /// Events above the rate were only counted.
     Suppressed,
 }
@@ -80,6 +86,9 @@ impl Kind {
             Self::LockOut => "lock_out",
             Self::AnomalyBegan => "anomaly_began",
             Self::AnomalyEnded => "anomaly_ended",
+            Self::ActionTaken => "action_taken",
+            Self::ActionWithheld => "action_withheld",
+            Self::ActionEnded => "action_ended",
             Self::Suppressed => "suppressed",
         }
     }

@@ -43,6 +43,8 @@ pub struct Background {
     pub ban: Option<Banned>,
     /// The levers in force.
     pub levers: Vec<Lever>,
+    /// What is to be said of a scale that an automatic step set.
+    pub automatic: Option<String>,
     /// The moment of the judgement on both clocks.
     pub moment: Moment,
 }
@@ -240,7 +242,12 @@ impl Teller<'_> {
                 _ => None,
             });
             let by = percent.map_or_else(String::new, |percent| format!(" to {percent} %"));
-            let what = format!("its limits are scaled{by} until {}", self.wall(until_ns));
+            let automatic = self.known.automatic.as_ref();
+            let automatic = automatic.map_or_else(String::new, |automatic| format!(": {automatic}"));
+            let what = format!(
+                "its limits are scaled{by} until {}{automatic}",
+                self.wall(until_ns)
+            );
             self.step("lever", what, &[]);
         }
     }

@@ -17,6 +17,7 @@ mod peek;
 mod pending;
 mod pins;
 mod profiles;
+mod proven;
 mod remount;
 mod replies;
 mod rights;

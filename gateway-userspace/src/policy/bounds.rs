@@ -72,6 +72,20 @@ pub const MAX_GROUP: usize = 32;
 
 /// The largest `reserve`, in millionths.
 pub const MAX_RESERVE_PPM: u32 = 900_000;
+/// How long a step against an attack lasts, in seconds: no longer than a lever.
+pub const ATTACK_FOR: RangeInclusive<u64> = 10..=86_400;
+/// `on_attack.for` when it is left out, in seconds.
+pub const DEFAULT_ATTACK_FOR: u64 = 600;
+/// `on_attack.max_impact` when it is left out, in millionths.
+pub const DEFAULT_MAX_IMPACT_PPM: u32 = 10_000;
+/// Bans at a time that an attack on one service may lead to.
+pub const MAX_BANS: RangeInclusive<u64> = 1..=10_000;
+/// `on_attack.max_bans` when it is left out.
+pub const DEFAULT_MAX_BANS: u32 = 100;
+/// The lowest scale that limits may be tightened to, in per cent.
+pub const LEAST_PERCENT: RangeInclusive<u32> = 1..=99;
+/// `on_attack.least` when it is left out.
+pub const DEFAULT_LEAST_PERCENT: u32 = 20;
 /// How long a block lasts, in seconds.
 pub const BLOCK_FOR: RangeInclusive<u64> = 1..=86_400;
 /// How many drops start a block.

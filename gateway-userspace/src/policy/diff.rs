@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     model::{
-        Block, Class, DefaultAction, Essential, Limit, Limits, List, ListAction, Mode, OnLoss, PerNetwork,
-        PerSource, Policy, PortRange, Protect, Protocol, Replies, Service,
+        AttackAction, Block, Class, DefaultAction, Essential, Limit, Limits, List, ListAction, Mode, OnLoss,
+        PerNetwork, PerSource, Policy, PortRange, Protect, Protocol, Replies, Service,
     },
-    units,
+    on_attack, units,
 };
 
 /// What happens to a thing or a key.
@@ -358,6 +358,8 @@ fn services(policy: &Policy) -> BTreeMap<String, Keys> {
 
 fn service_keys(service: &Service) -> Keys {
     let names: Vec<&str> = service.classes.iter().map(|class| class.name.as_str()).collect();
+    let react = service.on_attack;
+    let acts = react.action != AttackAction::Alert;
     let mut keys = present([
         (
             "protocol",
@@ -378,6 +380,20 @@ fn service_keys(service: &Service) -> Keys {
         ("profile", Some(service.profile.to_string())),
         ("time", Some(service.time.to_string())),
         ("anomaly", Some(service.anomaly.to_string())),
+        ("on_attack.action", Some(on_attack::name(react.action).into())),
+        ("on_attack.max_impact", acts.then(|| share(react.max_impact_ppm))),
+        (
+            "on_attack.for",
+            acts.then(|| units::format_seconds(react.for_seconds)),
+        ),
+        (
+            "on_attack.max_bans",
+            (react.action == AttackAction::Ban).then(|| react.max_bans.to_string()),
+        ),
+        (
+            "on_attack.least",
+            (react.action == AttackAction::Tighten).then(|| format!("{}%", react.least_percent)),
+        ),
         // Their order decides which of them a source is in.
         ("class", filled(names.len() < 2, joined(names))),
     ]);

@@ -16,6 +16,7 @@ mod limits;
 mod list_section;
 pub mod lists;
 pub mod model;
+mod on_attack;
 pub mod places;
 mod ports;
 pub mod prefix;

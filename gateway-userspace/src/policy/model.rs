@@ -374,6 +374,46 @@ pub struct Total {
     pub reserve_ppm: Option<u32>,
 }
 
+/// What Weir does by itself about an attack on a service.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttackAction {
+    /// It tells of it.
+    #[default]
+    Alert,
+    /// It scales the service's limits down.
+    Tighten,
+    /// It bans who carries it.
+    Ban,
+}
+
+/// `[service.on_attack]`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+pub struct OnAttack {
+    /// What is done.
+    pub action: AttackAction,
+    /// The share of normal sources that a step may hit, in millionths, 1 to 1,000,000.
+    pub max_impact_ppm: u32,
+    /// The most bans at a time.
+    pub max_bans: u32,
+    /// How long a step lasts before it steps back by itself, in seconds.
+    pub for_seconds: u64,
+    /// The lowest scale of the limits, in per cent, 1 to 99.
+    pub least_percent: u32,
+}
+
+impl Default for OnAttack {
+    fn default() -> Self {
+        Self {
+            action: AttackAction::default(),
+            max_impact_ppm: super::bounds::DEFAULT_MAX_IMPACT_PPM,
+            max_bans: super::bounds::DEFAULT_MAX_BANS,
+            for_seconds: super::bounds::DEFAULT_ATTACK_FOR,
+            least_percent: super::bounds::DEFAULT_LEAST_PERCENT,
+        }
+    }
+}
+
 /// Sources in certain lists, with limits of their own.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Class {
@@ -416,6 +456,8 @@ pub struct Service {
     pub time: bool,
     /// Whether departures from its usual traffic are looked for; they are found in the profile, so not without one.
     pub anomaly: bool,
+    /// What is done about an attack.
+    pub on_attack: OnAttack,
     /// Each source's own buckets.
     pub per_source: Option<PerSource>,
     /// Each network's buckets.

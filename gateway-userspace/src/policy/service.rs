@@ -8,11 +8,12 @@ use super::{
     limits::{class_total, is_empty, per_network, per_source, share, total},
     list_section::KnownLists,
     model::{Class, ListAction, Protocol, Service, Source},
+    on_attack::{Around, on_attack},
     ports::ports,
     walk::{Section, Sink, nearest},
 };
 
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "name",
     "protocol",
     "ports",
@@ -24,12 +25,12 @@ const KEYS: [&str; 15] = [
     "profile",
     "time",
     "anomaly",
+    "on_attack",
     "per_source",
     "per_network",
     "total",
     "class",
 ];
-const LATER: [(&str, &str); 1] = [("on_attack", "the reaction to an attack")];
 const CLASS_KEYS: [&str; 6] = ["name", "lists", "mode", "per_source", "per_network", "total"];
 
 /// Where a service stands in the file, and which key path it has.
@@ -55,7 +56,7 @@ pub(super) fn service(
     let name_item = section.get("name");
     let name = name(section, sink);
     sink.service.clone_from(&name);
-    section.check_keys(&KEYS, &LATER, sink);
+    section.check_keys(&KEYS, &[], sink);
     let protocols = protocols(section, sink);
     let addresses = prefixes(section, "addresses", sink);
     let ports_read = ports(section, "ports", sink);
@@ -110,6 +111,15 @@ pub(super) fn service(
         .section("total", sink)
         .map(|section| total(&section, sink));
     let classes = classes(section, source, known, sink);
+    let around = Around {
+        per_source: per_source.as_ref(),
+        per_network: per_network.as_ref(),
+        total: total.as_ref(),
+        classes: &classes,
+        profile: profile.unwrap_or(true),
+        anomaly: anomaly.unwrap_or(true),
+    };
+    let on_attack = on_attack(section, &around, sink);
     sink.service = None;
 
     let origin = Origin {
@@ -130,6 +140,7 @@ pub(super) fn service(
         profile,
         time,
         anomaly,
+        on_attack,
         per_source,
         per_network,
         total,

@@ -192,6 +192,7 @@ fn the_whole_schema() {
             profile: true,
             time: false,
             anomaly: false,
+            on_attack: OnAttack::default(),
             per_source: Some(PerSource {
                 limits: Limits {
                     packets: limit(2_000, 4_000),

@@ -1,6 +1,7 @@
 //! The controller over a fake kernel: its rules, and its socket with real HTTP.
 
 mod access;
+mod actions;
 mod events;
 mod faults;
 mod guards;

@@ -80,9 +80,9 @@ fn service_keys() {
     }
     web("port = [80]", "5:1: service[1].port @", "did you mean ports?");
     web(
-        "on_attack = {}",
-        "5:1: service[1].on_attack @",
-        "is not in this version of weir yet",
+        "on_attack = true",
+        "5:13: service[1].on_attack @: true",
+        "expected a table [service[1].on_attack]",
     );
     web(
         "profile = {}",
