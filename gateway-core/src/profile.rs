@@ -60,7 +60,7 @@ pub const fn time_at(ns: u64) -> usize {
 
 /// Whether a service that answers from this UDP port has been used to reflect and amplify: those of CISA's alert TA14-017A
 /// (UDP-based amplification attacks), and those found since: memcached (11211), ARMS (3283), WS-Discovery (3702), `CoAP` (5683),
-/// Ubiquiti discovery (10001), DHCPDiscover (37810); without `OpenVPN` (1194), whose users are customers.
+/// Ubiquiti discovery (10001), `DHCPDiscover` (37810); without `OpenVPN` (1194), whose users are customers.
 #[inline(always)]
 pub const fn reflects(source_port: u16) -> bool {
     matches!(
@@ -88,7 +88,7 @@ pub const fn reflects(source_port: u16) -> bool {
 }
 
 /// What one CPU has counted of one service.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(C)]
 pub struct Profile {
     /// Packets by frame length.
@@ -139,7 +139,7 @@ impl Profile {
 }
 
 /// What one CPU has timed of one service.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(C)]
 pub struct Times {
     /// Handshakes by round trip.

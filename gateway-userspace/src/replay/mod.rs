@@ -11,6 +11,7 @@
 
 mod clock;
 mod compare;
+pub mod detect;
 mod frame;
 mod heavy;
 pub mod plot;
@@ -35,6 +36,7 @@ use ipnet::IpNet;
 use self::{
     clock::Clock,
     compare::Comparison,
+    detect::{Changed, Detection, Learned},
     frame::{Seen, ethernet_frame},
     tally::{Count, SourceKey, Tally},
 };
@@ -73,6 +75,8 @@ pub struct Options {
     pub local: Vec<IpNet>,
     /// The hash key of the source table, which picks the sources of an `enforce_share`.
     pub key: [u64; 4],
+    /// Run the detectors, too.
+    pub detect: Option<detect::Options>,
 }
 
 impl Default for Options {
@@ -81,6 +85,7 @@ impl Default for Options {
             interval: None,
             local: Vec::new(),
             key: KEY,
+            detect: None,
         }
     }
 }
@@ -247,6 +252,7 @@ struct Oddities {
 pub struct Replay {
     policy: Side,
     against: Option<(Side, Comparison)>,
+    detection: Option<Detection>,
     local: Vec<IpNet>,
     clock: Clock,
     odd: Oddities,
@@ -263,7 +269,12 @@ impl Replay {
         against: Option<(&Policy, &ListContents)>,
         options: &Options,
     ) -> Result<Self, CompileError> {
-        let policy = Side::new(policy.0, policy.1, options)?;
+        let (of, lists) = policy;
+        let policy = Side::new(of, lists, options)?;
+        let detection = options
+            .detect
+            .as_ref()
+            .map(|detect| Detection::new(of, &policy.twin, detect));
         let against = match against {
             None => None,
             Some((other, lists)) => {
@@ -275,6 +286,7 @@ impl Replay {
         Ok(Self {
             policy,
             against,
+            detection,
             local: options.local.clone(),
             clock: Clock::default(),
             odd: Oddities::default(),
@@ -310,6 +322,12 @@ impl Replay {
         self.odd.read += 1;
         self.clock.advance(packet.time_ns);
         let (now_ns, length, direction) = (self.clock.now_ns, frame.length, frame.direction);
+        // Before the first time of all there is no clock to detect by.
+        if self.clock.first_ns.is_some()
+            && let Some(detection) = &mut self.detection
+        {
+            detection.advance(now_ns);
+        }
         self.odd.joined += u64::from(length > LONGEST_FRAME);
         let seen = match frame.see() {
             Seen::Packet { packet, quic_unknown } => {
@@ -326,6 +344,9 @@ impl Replay {
             self.odd.left.add(length);
             if let Ok(packet) = &seen {
                 self.policy.leaves(now_ns, packet);
+                if let Some(detection) = &mut self.detection {
+                    detection.leaves(&self.policy.twin, now_ns, packet);
+                }
                 if let Some((other, _)) = &mut self.against {
                     other.leaves(now_ns, packet);
                 }
@@ -341,6 +362,9 @@ impl Replay {
         }
         let seen = seen.as_ref().map_err(|malformed| *malformed);
         let (said, source) = self.policy.judge(now_ns, seen, length);
+        if let Some(detection) = &mut self.detection {
+            detection.arrives(&self.policy.twin, now_ns, seen, length, said);
+        }
         if let Some((other, comparison)) = &mut self.against {
             let (other_said, _) = other.judge(now_ns, seen, length);
             comparison.add([said, other_said], length, source);
@@ -374,6 +398,26 @@ impl Replay {
         if let Some((other, _)) = &self.against {
             drop(other.twin.notices());
         }
+    }
+
+    /// There are no more packets: the detectors look at what remains.
+    pub fn finish(&mut self) {
+        if let Some(detection) = self.detection.as_mut().filter(|_| self.clock.first_ns.is_some()) {
+            detection.finish(self.clock.now_ns);
+        }
+    }
+
+    /// What the detectors said so far, from that change on.
+    pub fn changes(&self, from: usize) -> &[Changed] {
+        let detection = self.detection.as_ref();
+        detection
+            .and_then(|detection| detection.changes().get(from..))
+            .unwrap_or_default()
+    }
+
+    /// What the detectors have learned of these captures, if they were run; after [`Self::finish`].
+    pub fn into_learned(self, captures: Vec<String>) -> Option<Learned> {
+        self.detection.map(|detection| detection.into_learned(captures))
     }
 
     /// How many packets were read.

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{
     LONGEST_FRAME, Replay, STEP_NS, Side,
     compare::{self, Comparison},
+    detect::{self, Detected, Detection},
     tally::{Count, SourceCounts, SourceKey},
     timeline::Timeline,
 };
@@ -20,6 +21,8 @@ use crate::{
 
 /// How many intervals are shown where nobody has chosen their length: as many as fit a screen.
 const INTERVALS: usize = 15;
+/// With fewer samples, little is known of who sends.
+const FEW_SAMPLES: u64 = 1_000;
 
 /// By what sources are ordered.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -253,6 +256,9 @@ pub struct Report {
     /// What another policy did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub against: Option<Against>,
+    /// What the detectors said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detection: Option<Detected>,
     /// What to know about these figures.
     pub notes: Vec<String>,
 }
@@ -314,6 +320,7 @@ impl Replay {
             sources: sources(&self.policy, heading.by, heading.limit),
             sources_error: self.policy.tally.sources.error(),
             against: None,
+            detection: self.detection.as_ref().map(Detection::detected),
             notes: Vec::new(),
         };
         if let (Some((side, comparison)), Some(policy)) = (&self.against, heading.against) {
@@ -402,6 +409,24 @@ impl Replay {
                 report.overflow
             ),
         );
+        if let Some(detected) = &report.detection {
+            let few = !detected.every_packet && detected.sampled < FEW_SAMPLES;
+            note(
+                few && detected.sampled < report.packets,
+                format!(
+                    "the detectors were shown {} of {} packets one by one, as [sampling] says; --every-packet shows them all",
+                    detected.sampled, report.packets
+                ),
+            );
+            note(
+                detected.pauses > 0,
+                format!(
+                    "the capture pauses {} times for more than {} s; the detectors were not told that there was nothing for so long",
+                    detected.pauses,
+                    detect::PAUSE_NS / 1_000_000_000
+                ),
+            );
+        }
         let watched = report.verdicts.would_drop.packets > 0;
         note(
             watched,

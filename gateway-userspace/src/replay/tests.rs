@@ -73,7 +73,7 @@ fn packet(data: &[u8]) -> Packet<'_> {
 }
 
 /// An IPv4 packet of a protocol, with what it carries.
-fn ipv4(source: [u8; 4], target: [u8; 4], protocol: u8, transport: &[u8]) -> Vec<u8> {
+pub(super) fn ipv4(source: [u8; 4], target: [u8; 4], protocol: u8, transport: &[u8]) -> Vec<u8> {
     let length = (20 + transport.len()) as u16;
     let mut bytes = vec![0x45, 0];
     bytes.extend(length.to_be_bytes());
@@ -84,14 +84,14 @@ fn ipv4(source: [u8; 4], target: [u8; 4], protocol: u8, transport: &[u8]) -> Vec
     bytes
 }
 
-fn ethernet(ip: &[u8]) -> Vec<u8> {
+pub(super) fn ethernet(ip: &[u8]) -> Vec<u8> {
     let mut frame = vec![0; 12];
     frame.extend([8, 0]);
     frame.extend(ip);
     frame
 }
 
-fn tcp(source: u16, target: u16, flags: u8, numbers: (u32, u32)) -> Vec<u8> {
+pub(super) fn tcp(source: u16, target: u16, flags: u8, numbers: (u32, u32)) -> Vec<u8> {
     let mut bytes = [source.to_be_bytes(), target.to_be_bytes()].concat();
     bytes.extend(numbers.0.to_be_bytes());
     bytes.extend(numbers.1.to_be_bytes());

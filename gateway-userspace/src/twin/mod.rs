@@ -24,7 +24,7 @@ use gateway_core::{
     line::{Line, Versions, WORDS},
     packet::{Address, Network, Packet},
     parse::parse,
-    proof,
+    proof, times,
     verdict::Reason,
 };
 use ipnet::IpNet;
@@ -60,6 +60,7 @@ pub struct Twin {
     proofs: Words,
     offers: Words,
     attempts: Words,
+    conversations: Words,
     notices: RefCell<Vec<Notice>>,
     open_at_ns: u64,
     events: [Cell<u64>; judge::EVENTS as usize],
@@ -94,6 +95,7 @@ impl Twin {
             proofs: Words::new(lines.max(1) as usize * WORDS),
             offers: Words::new(proof::OFFERS as usize),
             attempts: Words::new(proof::ATTEMPTS as usize),
+            conversations: Words::new(times::CONVERSATIONS as usize),
             notices: RefCell::default(),
             open_at_ns: 0,
             events: std::array::from_fn(|_| Cell::new(0)),
@@ -373,6 +375,14 @@ impl<'a> proof::Tables for &'a Twin {
 
     fn attempts(&self, at: u32) -> Option<TwinWord<'a>> {
         Some(TwinWord(&self.attempts, at))
+    }
+}
+
+impl<'a> times::Tables for &'a Twin {
+    type Word = TwinWord<'a>;
+
+    fn conversation(&self, at: u32) -> Option<TwinWord<'a>> {
+        Some(TwinWord(&self.conversations, at))
     }
 }
 

@@ -1,5 +1,6 @@
 //! `weir replay`: what a policy would have done to recorded traffic. Needs neither a controller nor rights.
 
+mod detect;
 mod progress;
 mod text;
 
@@ -19,7 +20,7 @@ use weir::{
     kernel::ListContents,
     policy::{self, model::Policy, units},
     replay::{
-        KEY, Options, Replay, enforced, plot,
+        KEY, Options, Replay, detect as detectors, enforced, plot,
         report::{By, Heading, PolicyUsed},
     },
 };
@@ -41,6 +42,7 @@ Examples:
   weir replay --policy new.toml friday.pcap.gz                          what would it have done?
   weir replay --policy new.toml --against /etc/weir/policy.toml a.pcap  what would change?
   weir replay --policy new.toml --plot friday.svg friday.pcapng         draw it
+  weir replay --policy new.toml --detect --learn-from calm.pcap a.pcap  what would the detectors have said?
   tcpdump -i eth0 -s 256 -w - | weir replay --policy new.toml -         until tcpdump ends
 
 A capture that was cut off or damaged is judged as far as it goes; then the exit code is 1.")]
@@ -69,6 +71,8 @@ pub(crate) struct Args {
     /// Draw packets a second by verdict, for each service
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
+    #[command(flatten)]
+    detectors: detect::Detectors,
     /// The hash key of a source table, 64 hexadecimal digits, to pick the same sources of an `enforce_share`
     #[arg(long, value_name = "HEX", value_parser = hash_key, hide = true)]
     hash_key: Option<[u64; 4]>,
@@ -153,30 +157,58 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<ExitCode, Failure> {
         Some(file) => Some(Judge::read(file, args.enforce, context)?),
         None => None,
     };
-    let options = Options {
+    args.detectors
+        .check(args.captures.iter().filter_map(|capture| match capture {
+            FileOrInput::File(path) => Some(path.as_path()),
+            FileOrInput::Input => None,
+        }))?;
+    // All of them before the long run: a name that is wrong should not cost an hour.
+    let open = |captures: &[FileOrInput]| -> Result<Vec<Capture>, Failure> {
+        captures.iter().map(Capture::open).collect()
+    };
+    let captures = open(&args.captures)?;
+    let lessons: Vec<FileOrInput> = args
+        .detectors
+        .learn_from
+        .iter()
+        .cloned()
+        .map(FileOrInput::File)
+        .collect();
+    let lessons = open(&lessons)?;
+    let plot = args.plot.as_deref().map(PlotFile::open).transpose()?;
+    let length = captures
+        .iter()
+        .chain(&lessons)
+        .map(|capture| capture.length)
+        .sum();
+    let mut progress = Progress::new(length, context.json);
+
+    let mut options = Options {
         interval: args.interval,
         local: args.local.clone(),
         key: args.hash_key.unwrap_or(KEY),
+        detect: args.detectors.detect.then_some(detectors::Options {
+            every_packet: args.detectors.every_packet,
+            learned: None,
+        }),
     };
-    let mut replay = Replay::new(
-        (&judge.policy, &judge.lists),
-        other.as_ref().map(|other| (&other.policy, &other.lists)),
-        &options,
-    )
-    .map_err(|error| Failure::new(code::TOO_LARGE, error.to_string()))?;
-    // All of them before the long run: a name that is wrong should not cost an hour.
-    let captures: Vec<Capture> = args
-        .captures
-        .iter()
-        .map(Capture::open)
-        .collect::<Result<_, _>>()?;
-    let plot = args.plot.as_deref().map(PlotFile::open).transpose()?;
-
-    let mut progress = Progress::new(captures.iter().map(|capture| capture.length).sum(), context.json);
+    if !lessons.is_empty() {
+        learn(&judge, &mut options, lessons, &mut progress)?;
+    }
+    if let Some(from) = options.detect.as_ref().and_then(|of| of.learned.as_ref())
+        && !context.json
+    {
+        progress.clear();
+        print(&detect::learned(&from.from))?;
+    }
+    let mut replay = begin(&judge, other.as_ref(), &options)?;
     let names = captures.iter().map(|capture| capture.name.clone()).collect();
+    let mut watch = Watch::new(!context.json);
     let failed = captures
         .into_iter()
-        .find_map(|capture| read(capture, &mut replay, &mut progress).err());
+        .find_map(|capture| read(capture, &mut replay, &mut progress, &mut watch).err());
+    replay.finish();
+    watch.show(&replay, &mut progress)?;
     progress.clear();
     if let Some(failure) = &failed
         && replay.packets() == 0
@@ -205,6 +237,60 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<ExitCode, Failure> {
     }
     // What was judged is said; that it was not all is said as well.
     failed.map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+fn begin(judge: &Judge, other: Option<&Judge>, options: &Options) -> Result<Replay, Failure> {
+    Replay::new(
+        (&judge.policy, &judge.lists),
+        other.map(|other| (&other.policy, &other.lists)),
+        options,
+    )
+    .map_err(|error| Failure::new(code::TOO_LARGE, error.to_string()))
+}
+
+/// Lets the detectors learn from captures before those that are to be judged.
+fn learn(
+    judge: &Judge,
+    options: &mut Options,
+    lessons: Vec<Capture>,
+    progress: &mut Progress,
+) -> Result<(), Failure> {
+    let names = lessons.iter().map(|capture| capture.name.clone()).collect();
+    let mut replay = begin(judge, None, options)?;
+    for capture in lessons {
+        // What was learned from a part of a capture would say less than its name does.
+        read(capture, &mut replay, progress, &mut Watch::new(false))
+            .map_err(|failure| failure.hint("give --learn-from a capture that is whole"))?;
+    }
+    replay.finish();
+    if let Some(detect) = &mut options.detect {
+        detect.learned = replay.into_learned(names);
+    }
+    Ok(())
+}
+
+/// Shows what the detectors say as soon as they say it.
+struct Watch {
+    wanted: bool,
+    shown: usize,
+}
+
+impl Watch {
+    const fn new(wanted: bool) -> Self {
+        Self { wanted, shown: 0 }
+    }
+
+    fn show(&mut self, replay: &Replay, progress: &mut Progress) -> Result<(), Failure> {
+        if !self.wanted {
+            return Ok(());
+        }
+        for change in replay.changes(self.shown) {
+            progress.clear();
+            print(&detect::changed(change))?;
+            self.shown += 1;
+        }
+        Ok(())
+    }
 }
 
 /// A capture that was opened.
@@ -243,7 +329,12 @@ impl Capture {
 }
 
 /// Judges a whole capture.
-fn read(capture: Capture, replay: &mut Replay, progress: &mut Progress) -> Result<(), Failure> {
+fn read(
+    capture: Capture,
+    replay: &mut Replay,
+    progress: &mut Progress,
+    watch: &mut Watch,
+) -> Result<(), Failure> {
     let Capture { name, source, .. } = capture;
     let wrong = |what: String| Failure::new(code::INTERNAL, format!("{name}: {what}"));
     let before = replay.packets();
@@ -262,6 +353,7 @@ fn read(capture: Capture, replay: &mut Replay, progress: &mut Progress) -> Resul
                 return Err(wrong(format!("{error} ({packets} packets)")));
             }
         }
+        watch.show(replay, progress)?;
         progress.show(replay.packets());
     }
 }

@@ -9,11 +9,18 @@ use weir::{
     replay::report::{Against, PolicyUsed, Report, Said, ServiceReplayed, Verdicts},
 };
 
-use super::super::table::{Align, Table, bytes, counted, grouped, span};
+use super::{
+    super::table::{Align, Table, bytes, counted, grouped, span},
+    detect,
+};
 
 /// The whole report, with at most so many kinds of difference.
 pub(super) fn text(report: &Report, limit: usize) -> String {
-    let mut text = heading(report);
+    let detected = report.detection.as_ref();
+    // What the detectors said stands above.
+    let said = detected.is_some_and(|of| !of.changes.is_empty());
+    let mut text = if said { "\n".to_owned() } else { String::new() };
+    text.push_str(&heading(report));
     let _ = write!(text, "\n{}", services(&report.services));
     let drops = drops(&report.services);
     if !drops.is_empty() {
@@ -34,6 +41,9 @@ pub(super) fn text(report: &Report, limit: usize) -> String {
     }
     if let Some(against) = &report.against {
         let _ = write!(text, "\n{}", differences(report, against, limit));
+    }
+    if let Some(detected) = detected {
+        let _ = write!(text, "\n{}", detect::seconds(detected));
     }
     if !report.notes.is_empty() {
         text.push('\n');
