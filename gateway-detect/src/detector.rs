@@ -1,12 +1,12 @@
 //! The detector of one service.
 
-use std::ops::RangeInclusive;
+use std::{collections::VecDeque, ops::RangeInclusive};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     composition::{Composition, Distance},
-    features::{Feature, Features, Learned},
+    features::{Feature, Features, Learned, Sampled},
     foreign::{Foreign, Usual},
     invariants,
     normal::Normal,
@@ -21,8 +21,8 @@ use crate::{
 pub const LEARNING_SECONDS: f64 = 600.0;
 /// Alarms of the composition, of so many seconds, that are needed: one second may be an accident.
 const CONFIRMED: (u32, u32) = (2, 3);
-/// An anomaly is over after so many seconds without.
-const OVER_AFTER: f64 = 10.0;
+/// An anomaly is over after so many seconds without: one that is plain, and one that comes and goes with chance.
+const OVER_AFTER: (f64, f64) = (10.0, 60.0);
 /// A crowd is one after so many seconds, and if it is no rarity, only from so many times the usual on.
 const CROWD_AFTER: f64 = 15.0;
 const CROWD: f64 = 2.0;
@@ -34,9 +34,11 @@ const CROWD_OVER_AFTER: f64 = 60.0;
 const LASTING: (f64, f64) = (6.0 * 3_600.0, 24.0 * 3_600.0);
 /// Foreign packets a second below which nothing is an attack, but stealthy.
 const LEAST_FOREIGN: f64 = 20.0;
+/// Foreign packets of a tenth of a second that are an alarm by themselves.
+const LEAST_GLANCE: f64 = 50.0;
 /// The same as a share of what is usual.
 const FOREIGN_SHARE: f64 = 0.3;
-const VAGUE_SHARE: f64 = 0.7;
+const VAGUE_SHARE: f64 = 1.0;
 /// The level before an anomaly fades so fast.
 const LEVEL_SECONDS: f64 = 30.0;
 /// A distance below this is never an alarm: as many features as there are make so much by chance.
@@ -88,6 +90,9 @@ pub struct Detector {
 #[derive(Clone, Debug, Default)]
 struct Now {
     pool: Pool,
+    sampled: Sampled,
+    /// The tenths of the last second that were looked at.
+    tenths: VecDeque<(f64, Observation)>,
     features: Features,
     distance: Distance,
     /// The last seconds' alarms, the latest in the lowest bit.
@@ -107,6 +112,8 @@ struct Now {
 struct Look {
     kind: Option<Kind>,
     foreign: f64,
+    /// What is foreign is like all else but for its sources.
+    alike: bool,
     volume_score: f64,
     composition_score: f64,
     crowd: bool,
@@ -136,7 +143,8 @@ impl Detector {
     /// Looks at a second. `at`: its end, in seconds since 1970. To be called every second, also when nothing came.
     pub fn tick(&mut self, at: f64, seen: &Observation) -> Option<Change> {
         self.now.pool.add(at, &seen.sightings);
-        self.now.features = self.learned.measure(at, seen, &self.now.pool);
+        self.now.sampled = self.learned.sampled(at, &self.now.pool);
+        self.now.features = self.learned.measure(seen, &self.now.sampled, &self.now.pool);
         self.now.distance = self.composition.distance(&self.now.features);
         let look = self.look(at, seen);
         let change = self.decide(at, seen, &look);
@@ -147,25 +155,51 @@ impl Detector {
 
     /// Looks at a tenth of a second, for floods that need no baseline. Learns nothing.
     pub fn glance(&mut self, at: f64, seen: &Observation) -> Option<Change> {
-        let alarm = invariants::look(
+        let alone = invariants::look(
             seen,
             &self.now.pool,
             &self.learned,
             self.knows(),
             self.own_ports(),
-        )?;
-        let rate = seen.seconds.max(1e-3);
-        // A tenth of a second must say it by itself: a burst may be an accident.
-        if alarm.foreign / rate < 2.0 * LEAST_FOREIGN || alarm.foreign < 50.0 {
-            return None;
-        }
+        );
+        // A tenth of a second must say it loudly, for a burst may be an accident; or all that were looked at within a second
+        // say it together.
+        let alone = alone.filter(|alarm| alarm.foreign >= LEAST_GLANCE);
+        let alarm = alone.or_else(|| self.together(at, seen))?;
         self.now.alarmed = Some(at);
         self.finding.at = at;
-        self.finding.packets_per_second = seen.packets / rate;
-        self.finding.foreign_packets_per_second = alarm.foreign / rate;
+        self.finding.packets_per_second = seen.rate();
+        self.finding.foreign_packets_per_second = alarm.foreign / seen.seconds.max(1e-3);
         self.finding.composition_score = self.finding.composition_score.max(1.0);
-        self.now.pool.add(at, &seen.sightings);
         self.turn(at, Verdict::Attack(alarm.kind))
+    }
+
+    /// Looks at the tenths of the last second together, as at a whole one.
+    fn together(&mut self, at: f64, seen: &Observation) -> Option<invariants::Alarm> {
+        let mut counts = seen.clone();
+        counts.sightings.clear();
+        let gone = |then: f64| !(0.0..0.95).contains(&(at - then));
+        while self.now.tenths.front().is_some_and(|(then, _)| gone(*then)) {
+            self.now.tenths.pop_front();
+        }
+        for (_, tenth) in &self.now.tenths {
+            counts.add_counts(tenth);
+        }
+        let mut this = seen.clone();
+        this.sightings.clear();
+        self.now.tenths.push_back((at, this));
+        counts.seconds = counts.seconds.max(1.0);
+        invariants::look(
+            &counts,
+            &self.now.pool,
+            &self.learned,
+            self.knows(),
+            self.own_ports(),
+        )
+        .map(|alarm| invariants::Alarm {
+            foreign: alarm.foreign * seen.seconds,
+            ..alarm
+        })
     }
 
     fn knows(&self) -> bool {
@@ -214,7 +248,7 @@ impl Detector {
             Foreign::of(seen, pool, learned, &self.usual, &self.now.distance, at)
         });
         // A transfer of much data is unusual and nobody's concern.
-        let foreign = foreign.filter(|foreign| foreign.packets > 0.0 || foreign.kind != Kind::FewSources);
+        let foreign = foreign.filter(|foreign| foreign.packets > 0.0 || foreign.kind == Kind::Slow);
         let usual = self.usual_rate();
         let much = foreign.is_some_and(|foreign| {
             let times = foreign.packets / seen.seconds.max(1e-3) / usual;
@@ -227,6 +261,7 @@ impl Detector {
         let mut look = Look {
             kind: None,
             foreign: 0.0,
+            alike: false,
             volume_score,
             composition_score,
             crowd,
@@ -237,6 +272,7 @@ impl Detector {
         } else if let Some(foreign) = foreign.filter(|_| confirmed) {
             look.foreign = foreign.packets / seen.seconds.max(1e-3);
             look.kind = Some(foreign.kind);
+            look.alike = foreign.alike;
         }
         look
     }
@@ -258,7 +294,7 @@ impl Detector {
         } else {
             FOREIGN_SHARE
         };
-        look.foreign >= LEAST_FOREIGN && look.foreign >= share * usual && raised
+        !look.alike && look.foreign >= LEAST_FOREIGN && look.foreign >= share * usual && raised
     }
 
     fn decide(&mut self, at: f64, seen: &Observation, look: &Look) -> Option<Change> {
@@ -288,7 +324,11 @@ impl Detector {
             }
             return self.turn(at, verdict);
         }
-        if matches!(was, Verdict::Attack(_) | Verdict::Stealth) && holds(self.now.alarmed, OVER_AFTER) {
+        let over = match was.kind() {
+            Some(kind) if !vague(kind) => OVER_AFTER.0,
+            _ => OVER_AFTER.1,
+        };
+        if matches!(was, Verdict::Attack(_) | Verdict::Stealth) && holds(self.now.alarmed, over) {
             return None;
         }
         let verdict = if !self.knows() {
@@ -339,7 +379,8 @@ impl Detector {
         if self.learned.seconds > LEARNING_SECONDS / 2.0 {
             self.tail.learn(self.now.distance.distance);
         }
-        self.learned.learn(at, seen, &self.now.pool, 1.0);
+        self.learned
+            .learn(at, seen, &self.now.sampled, &self.now.pool, 1.0);
         if verdict == Verdict::Quiet {
             self.normal.learn(at, seen);
         }

@@ -214,6 +214,19 @@ impl Level {
     }
 }
 
+/// What the last samples have in common.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sampled {
+    /// Samples.
+    pub count: f64,
+    /// Those from networks that were not met.
+    pub new: f64,
+    /// Pairs of the same source.
+    pub sources: Pairs,
+    /// Pairs of the same source port.
+    pub ports: Pairs,
+}
+
 /// What was learned of a service's composition.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Learned {
@@ -316,16 +329,27 @@ impl Learned {
         (self.sources.whole > 0.0).then(|| self.sources.part / self.sources.whole)
     }
 
-    /// Measures a second. The pool has its samples already.
-    pub fn measure(&self, at: f64, seen: &Observation, pool: &Pool) -> Features {
-        let all = seen.packets;
+    /// What the last samples have in common.
+    pub fn sampled(&self, at: f64, pool: &Pool) -> Sampled {
         let samples = || pool.recent();
-        let count = samples().count() as f64;
-        let new = samples()
-            .filter(|one| !self.memory.knows(one.network, at))
-            .count() as f64;
-        let sources = pairs(samples(), |one| Some(one.source));
-        let ports = pairs(samples(), |one| (one.source_port != 0).then_some(one.source_port));
+        let new = samples().filter(|one| !self.memory.knows(one.network, at));
+        Sampled {
+            count: samples().count() as f64,
+            new: new.count() as f64,
+            sources: pairs(samples(), |one| Some(one.source)),
+            ports: pairs(samples(), |one| (one.source_port != 0).then_some(one.source_port)),
+        }
+    }
+
+    /// Measures a second.
+    pub fn measure(&self, seen: &Observation, sampled: &Sampled, pool: &Pool) -> Features {
+        let all = seen.packets;
+        let Sampled {
+            count,
+            new,
+            sources,
+            ports,
+        } = *sampled;
         let (per_source, similarity) = self.per_source(seen, sources);
         let countries = self.countries_of(pool);
         // A burst of one flow is not so many independent packets.
@@ -379,12 +403,12 @@ impl Learned {
     }
 
     /// Learns a second; `weight`: how much it counts, 1 as a rule.
-    pub fn learn(&mut self, at: f64, seen: &Observation, pool: &Pool, weight: f64) {
+    pub fn learn(&mut self, at: f64, seen: &Observation, sampled: &Sampled, pool: &Pool, weight: f64) {
         if seen.packets <= 0.0 {
             self.minute += (0.0 - self.minute) * (seen.seconds / 60.0).min(1.0);
             return;
         }
-        let sources = pairs(pool.recent(), |one| Some(one.source));
+        let Sampled { sources, ports, .. } = *sampled;
         let (per_source, similarity) = self.per_source(seen, sources);
         self.seconds += seen.seconds;
         let rate = (1.0 / FADING_SECONDS).max(1.0 / self.seconds.max(1.0)) * weight;
@@ -416,9 +440,6 @@ impl Learned {
             .count();
         self.new.learn(new as f64, count, rate);
         self.sources.learn(sources.alike, sources.all, rate);
-        let ports = pairs(pool.recent(), |one| {
-            (one.source_port != 0).then_some(one.source_port)
-        });
         self.ports.learn(ports.alike, ports.all, rate);
         for one in &seen.sightings {
             self.memory.meet(one.network, at);

@@ -77,6 +77,8 @@ pub struct Foreign {
     pub packets: f64,
     /// What kind of attack they make, if they are one.
     pub kind: Kind,
+    /// They are like all others but for their sources: a partner's batch is so, too.
+    pub alike: bool,
 }
 
 fn families(seen: &Observation, learned: &Learned) -> [(f64, [f64; KINDS]); FAMILIES] {
@@ -134,6 +136,7 @@ impl Foreign {
         ]
         .into_iter()
         .any(|feature| distance.of(feature).abs() > LOUD);
+        let alike = !odd && by_sources > 0.0;
         let by_newcomers = if odd && distance.of(Feature::NewSources) > LOUD {
             by_newcomers
         } else {
@@ -143,16 +146,24 @@ impl Foreign {
             .into_iter()
             .fold(0.0, f64::max);
         let surplus = families.first().map_or([0.0; KINDS], |family| family.1);
+        let kind = kind(seen, pool, learned, distance, &surplus, by_kind, packets);
+        // A host that cannot keep up completes fewer handshakes, and customers ask again: the crowd's doing.
+        let overloaded = learned.sees_answers(seen) && distance.of(Feature::Completion) < -LOUD;
+        if overloaded && matches!(kind, Kind::ManySources | Kind::Slow) {
+            return Self {
+                packets: 0.0,
+                kind: Kind::ManySources,
+                alike,
+            };
+        }
         if transfer(seen, learned, &surplus, &heavy, packets) {
             return Self {
                 packets: 0.0,
                 kind: Kind::FewSources,
+                alike,
             };
         }
-        Self {
-            packets,
-            kind: kind(seen, pool, learned, distance, &surplus, by_kind, packets),
-        }
+        Self { packets, kind, alike }
     }
 }
 

@@ -19,7 +19,7 @@ const LEAST_SYN: f64 = 100.0;
 /// The same of packets that were reflected.
 const LEAST_REFLECTED: f64 = 100.0;
 /// Where both are most of what comes, and half as much as usual comes, so few SYNs, or reflected packets, are enough.
-const LEAST: (f64, f64) = (20.0, 10.0);
+const LEAST: (f64, f64) = (30.0, 10.0);
 /// Of a service of which nothing is known yet, so many times more.
 const STRANGER: f64 = 5.0;
 /// The share of all packets that a flood has.
@@ -155,6 +155,7 @@ pub fn scans<'a>(sightings: impl Iterator<Item = &'a Sighting>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::features::Sampled;
 
     fn customers(scale: f64) -> Observation {
         Observation {
@@ -172,7 +173,13 @@ mod tests {
     fn learned() -> Learned {
         let mut learned = Learned::default();
         for second in 0..1_000 {
-            learned.learn(f64::from(second), &customers(1.0), &Pool::default(), 1.0);
+            learned.learn(
+                f64::from(second),
+                &customers(1.0),
+                &Sampled::default(),
+                &Pool::default(),
+                1.0,
+            );
         }
         learned
     }

@@ -74,6 +74,26 @@ pub struct Observation {
 }
 
 impl Observation {
+    /// Adds the packets of another interval to what invariants look at; its samples, sizes, TTLs and times are not joined.
+    pub(crate) fn add_counts(&mut self, other: &Self) {
+        let pairs = [
+            (&mut self.seconds, other.seconds),
+            (&mut self.packets, other.packets),
+            (&mut self.bytes, other.bytes),
+            (&mut self.syn, other.syn),
+            (&mut self.syn_ack, other.syn_ack),
+            (&mut self.first_ack, other.first_ack),
+            (&mut self.fin, other.fin),
+            (&mut self.rst, other.rst),
+            (&mut self.udp, other.udp),
+            (&mut self.reflected, other.reflected),
+            (&mut self.fragments, other.fragments),
+        ];
+        for (sum, more) in pairs {
+            *sum += more;
+        }
+    }
+
     /// Packets a second.
     pub fn rate(&self) -> f64 {
         if self.seconds > 0.0 {

@@ -3,9 +3,7 @@
 //! The chance that two packets have the same source is Simpson's index ("Measurement of diversity", 1949): it does not depend on
 //! how many packets there are, nor on which of them were sampled.
 
-use std::{collections::VecDeque, hash::Hash};
-
-use std::collections::HashMap;
+use std::collections::VecDeque;
 
 use crate::observe::Sighting;
 
@@ -73,18 +71,19 @@ impl Pool {
 }
 
 /// The pairs among samples that agree in what `of` takes of them; those of which it takes nothing are left out.
-pub fn pairs<'a, T: Eq + Hash>(
+pub fn pairs<'a, T: Ord>(
     sightings: impl Iterator<Item = &'a Sighting>,
     of: impl Fn(&Sighting) -> Option<T>,
 ) -> Pairs {
-    let mut counts: HashMap<T, f64> = HashMap::new();
-    let mut all = 0.0;
-    for of in sightings.filter_map(of) {
-        *counts.entry(of).or_default() += 1.0;
-        all += 1.0;
-    }
+    let mut seen: Vec<T> = sightings.filter_map(of).collect();
+    seen.sort_unstable();
+    let alike = seen
+        .chunk_by(|one, other| one == other)
+        .map(|same| same.len() as f64 * (same.len() as f64 - 1.0) / 2.0)
+        .sum();
+    let all = seen.len() as f64;
     Pairs {
-        alike: counts.values().map(|count| count * (count - 1.0) / 2.0).sum(),
-        all: all * (all - 1.0) / 2.0,
+        alike,
+        all: (all * (all - 1.0) / 2.0).max(0.0),
     }
 }
