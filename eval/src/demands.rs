@@ -8,6 +8,9 @@ use crate::{report::Results, run::injected::Trial};
 const CAPTURE_WITHIN: f64 = 3.0;
 /// a SYN or reflection flood within so many.
 const FLOOD_WITHIN: f64 = 1.0;
+/// Attacks of captures with fewer packets a second than this are in the table but not among the demands: in a service that has
+/// next to nothing at night, times its volume is a packet now and then.
+const ATTACK_LEAST: f64 = 100.0;
 /// Over so many weeks false alarms are counted.
 const WEEKS: f64 = 8.0;
 /// The benchmark's score that is to be reached.
@@ -147,9 +150,15 @@ fn captures(results: &Results) -> impl Iterator<Item = Demand> {
         if trials.is_empty() {
             return Demand::unmeasured(what, " (--captures DIR)");
         }
-        let missed = missed(&trials);
-        let found = format!("{} of {}", trials.len() - missed, trials.len());
-        Demand::new(what, found, Some(missed == 0))
+        let (demanded, weak): (Vec<&Trial>, Vec<&Trial>) =
+            trials.into_iter().partition(|trial| trial.rate >= ATTACK_LEAST);
+        let late = missed(&demanded);
+        let mut found = format!("{} of {}", demanded.len() - late, demanded.len());
+        if !weak.is_empty() {
+            let (met, all) = (weak.len() - missed(&weak), weak.len());
+            found = format!("{found}; of those below {ATTACK_LEAST} packets a second {met} of {all}");
+        }
+        Demand::new(what, found, Some(late == 0))
     })
 }
 

@@ -196,6 +196,7 @@ fn write_text(out: &mut String, results: &Results, demands: &[Demand]) -> std::f
             when,
         )?;
     }
+    highest_text(out, results)?;
     attacks_text(out, results)?;
     captures_text(out, results)?;
     crowds_text(out, results)?;
@@ -253,6 +254,41 @@ fn entries(
             names.join("+"),
             entry.why.line()
         )?;
+    }
+    Ok(())
+}
+
+/// What comes nearest to an alarm, by what goes on: 1 is one.
+fn highest_text(out: &mut String, results: &Results) -> std::fmt::Result {
+    writeln!(
+        out,
+        "\nHighest scores of normal traffic (volume/composition), by what went on"
+    )?;
+    write!(out, "{:<14}", "")?;
+    for service in &results.services {
+        write!(out, " {:>12}", service.weeks.plan.name)?;
+    }
+    writeln!(out)?;
+    let mut names: Vec<&str> = results
+        .services
+        .iter()
+        .flat_map(|service| service.weeks.highest.keys().copied())
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in names {
+        write!(out, "{name:<14}")?;
+        for service in &results.services {
+            let cell = service
+                .weeks
+                .highest
+                .get(name)
+                .map_or_else(String::new, |(volume, composition)| {
+                    format!("{volume:.2}/{composition:.2}")
+                });
+            write!(out, " {cell:>12}")?;
+        }
+        writeln!(out)?;
     }
     Ok(())
 }
@@ -549,6 +585,9 @@ pub(crate) fn json(results: &Results, demands: &[Demand]) -> Value {
                 "crowds": weeks.crowds,
                 "false_attacks": weeks.false_attacks.iter().map(entry_json).collect::<Vec<_>>(),
                 "stealths": weeks.stealths.iter().map(entry_json).collect::<Vec<_>>(),
+                "highest_scores": weeks.highest.iter().map(|(name, (volume, composition))| json!({
+                    "oddity": name, "volume": volume, "composition": composition,
+                })).collect::<Vec<_>>(),
                 "look_seconds": weeks.detector_seconds / weeks.timed.max(1) as f64,
                 "modelled_crowds": service.crowds.iter().map(|crowd| json!({
                     "moment": crowd.moment,

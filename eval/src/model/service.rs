@@ -17,6 +17,8 @@ use super::{
 
 /// How often what changes slowly is looked at, in seconds.
 const SLOW_STEP: f64 = 10.0;
+/// Connections that a source has within a minute, in the mean.
+const CONNECTIONS: f64 = 2.0;
 /// New networks a day of a service with a mean of one packet a second; more grow with the root.
 const FRESH_PER_DAY: f64 = 20.0;
 
@@ -166,7 +168,7 @@ impl Service {
         let now = self.now(at, seconds);
         let random = &mut self.random;
         self.talking.step(random, &now, &self.population, &mut tally);
-        self.sources += self.talking.came / 2.5;
+        self.sources += self.talking.came / CONNECTIONS;
         let scanned = random.poisson(self.plan.radiation * seconds);
         let probe = Shape::tcp(SYN, self.plan.port, one(60, 60));
         tally.add(random, scanned, probe, Senders::Spoofed(244));
@@ -228,7 +230,7 @@ impl Service {
             // A HyperLogLog of 4,096 registers has a standard error of 1.6 %.
             let noise = 1.0 + 0.016 * random.normal();
             self.last_sources = (self.minute >= 0).then_some((self.sources * noise).round());
-            (self.minute, self.sources) = (minute, 0.0);
+            (self.minute, self.sources) = (minute, self.talking.open() / CONNECTIONS);
         }
         tally.seen.sources_per_minute = self.last_sources;
         self.at = at + seconds;

@@ -62,6 +62,7 @@ pub(crate) struct Talking {
     closing: f64,
     quic_requests: f64,
     quic_acks: f64,
+    quic_open: f64,
     large: Vec<Large>,
     players: f64,
     /// What deployments made of the responses' sizes.
@@ -86,6 +87,7 @@ impl Talking {
             closing: 0.0,
             quic_requests: 0.0,
             quic_acks: 0.0,
+            quic_open: 0.0,
             large: Vec::new(),
             players: 0.0,
             response: 1.0,
@@ -113,6 +115,15 @@ impl Talking {
             }
             Talk::Names => 1.02,
             Talk::Game { per_second } => per_second * SESSION,
+        }
+    }
+
+    /// Connections and sessions that are open: their senders are there at a minute's beginning.
+    pub(crate) fn open(&self) -> f64 {
+        match self.plan.talk {
+            Talk::Web { .. } => self.closing + self.quic_open,
+            Talk::Names => 0.0,
+            Talk::Game { .. } => self.players,
         }
     }
 
@@ -240,6 +251,8 @@ impl Talking {
             Shape::udp(port, two((70, 127, 0.6), (1242, 1294, 0.4))),
             from,
         );
+        self.quic_open += began;
+        self.quic_open -= self.quic_open * (1.0 - (-now.seconds / lasts).exp());
         self.quic_requests += compound(random, began * now.completion, requests, 1.1);
         let asked =
             (self.release(random, now.seconds, lasts * 0.5, |of| &mut of.quic_requests) * now.passes).round();
@@ -348,7 +361,7 @@ impl Talking {
             Shape::udp(port, two((80, 128, 0.9), (129, 220, 0.1))),
             from,
         );
-        (self.asked, self.came) = (0.0, self.players * now.seconds / 60.0);
+        (self.asked, self.came) = (0.0, began);
     }
 
     /// What a store releases within an interval, when it empties with this time constant.

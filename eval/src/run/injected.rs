@@ -93,6 +93,8 @@ pub(crate) fn trial(
     } else {
         watch.service.usual()
     };
+    // Where next to nothing comes, times that is no attack.
+    let usual = usual.max(watch.service.plan.packets / 5.0);
     let begins = watch.service.at + (mix(seed) % 10) as f64 / 10.0;
     let (hostile, rate) = begin(begins, usual);
     watch.service.hostile.push(hostile);

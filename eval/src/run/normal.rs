@@ -1,7 +1,12 @@
 //! Weeks of normal traffic: how often is something called an attack that is none?
 
+use std::collections::BTreeMap;
+
+use gateway_detect::Verdict;
+
 use crate::{
     model::{
+        oddity::Oddity,
         plan::Plan,
         random::mix,
         season::{BEGIN, DAY, WEEK},
@@ -44,6 +49,8 @@ pub(crate) struct Weeks {
     pub(crate) timed: u64,
     pub(crate) detector_seconds: f64,
     pub(crate) moments: Vec<Moment>,
+    /// The highest scores of volume and of composition, by the oddity that went on, once enough was learned.
+    pub(crate) highest: BTreeMap<&'static str, (f64, f64)>,
 }
 
 /// Runs a service for weeks, with all its oddities. The moments are of the last week.
@@ -55,6 +62,7 @@ pub(crate) fn run(plan: Plan, weeks: f64, seed: u64, sampling: Sampling) -> Week
         .iter()
         .map(|(name, day, hour)| (*name, last_week + day * DAY + hour * 3600.0))
         .collect();
+    let mut highest = BTreeMap::new();
     let (mut moments, mut in_tenths, mut learned_after) = (Vec::new(), 0, None);
     while watch.service.at < ends {
         let minute = (watch.service.at / 60.0) as u64;
@@ -66,6 +74,17 @@ pub(crate) fn run(plan: Plan, weeks: f64, seed: u64, sampling: Sampling) -> Week
             watch.second();
         }
         let at = watch.service.at;
+        let finding = watch.detector.finding();
+        if finding.verdict != Verdict::Learning {
+            let scores = (finding.volume_score, finding.composition_score);
+            let mut names = watch.service.oddities(0.0).map(Oddity::name).peekable();
+            if names.peek().is_none() && watch.service.oddities(CALM).next().is_none() {
+                raise(&mut highest, "nothing odd", scores);
+            }
+            for name in names {
+                raise(&mut highest, name, scores);
+            }
+        }
         if learned_after.is_none() && watch.said.learning + 60 < watch.said.total() {
             learned_after = Some(at - BEGIN);
         }
@@ -82,6 +101,7 @@ pub(crate) fn run(plan: Plan, weeks: f64, seed: u64, sampling: Sampling) -> Week
         });
     }
     Weeks {
+        highest,
         plan,
         lasted: weeks,
         learned_after,
@@ -94,6 +114,12 @@ pub(crate) fn run(plan: Plan, weeks: f64, seed: u64, sampling: Sampling) -> Week
         detector_seconds: watch.took,
         moments,
     }
+}
+
+/// Keeps the highest scores.
+fn raise(highest: &mut BTreeMap<&'static str, (f64, f64)>, name: &'static str, scores: (f64, f64)) {
+    let held = highest.entry(name).or_insert((0.0, 0.0));
+    *held = (held.0.max(scores.0), held.1.max(scores.1));
 }
 
 fn of<'a>(watch: &'a Watch, name: &'static str) -> impl Iterator<Item = &'a Entry> {
