@@ -116,8 +116,8 @@ pub(super) fn service(
         per_network: per_network.as_ref(),
         total: total.as_ref(),
         classes: &classes,
-        profile: profile.unwrap_or(true),
-        anomaly: anomaly.unwrap_or(true),
+        profile,
+        anomaly,
     };
     let on_attack = on_attack(section, &around, sink);
     sink.service = None;
