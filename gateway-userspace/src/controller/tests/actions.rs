@@ -357,7 +357,8 @@ fn an_operators_lever_is_neither_overwritten_nor_removed() {
         all: false,
         for_seconds: 60,
     };
-    let mut fresh = self::bench().start();
+    let other = self::bench();
+    let mut fresh = other.start();
     fresh.pull_lever(&bypass, None).unwrap();
     fresh.react(&case("storefront", ATTACK, &normal));
     assert!(
