@@ -375,6 +375,7 @@ SERVICE     REASON          DROPPED   BYTES
 storefront  source_packets   98,760  6.0 MB
 storefront  ban                   5   300 B
 
+anomalies: 1 service under attack, 3 services quiet
 2 bans, 1 list; source table: 10 of 1,048,576 slots in use
 7 packets were judged by a shared overflow bucket: the source table was full of debtors
 

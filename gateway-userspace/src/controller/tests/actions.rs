@@ -357,7 +357,8 @@ fn an_operators_lever_is_neither_overwritten_nor_removed() {
         all: false,
         for_seconds: 60,
     };
-    let mut fresh = self::bench().start();
+    let other = self::bench();
+    let mut fresh = other.start();
     fresh.pull_lever(&bypass, None).unwrap();
     fresh.react(&case("storefront", ATTACK, &normal));
     assert!(
@@ -509,10 +510,9 @@ fn a_kernel_that_refuses_and_a_policy_that_waits_are_said() {
     bench.clock.pass(10);
     engine.react(&case("storefront", ATTACK, &normal));
     assert_eq!(scale(&bench), Some(20), "it is tried again");
-    let mut engine = {
-        drop(engine);
-        self::bench().start()
-    };
+    drop(engine);
+    let bench = self::bench();
+    let mut engine = bench.start();
     engine
         .apply_within(prepared(&policy("for = \"1m\"")), 60, None)
         .unwrap();
