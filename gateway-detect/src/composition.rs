@@ -133,6 +133,10 @@ impl Composition {
         }
     }
 
+    #[allow(
+        clippy::needless_range_loop,
+        reason = "rows and columns of a matrix are read best by their numbers"
+    )]
     /// The inverse of the correlation, times the units: by Cholesky's decomposition.
     fn solve(&self, units: &[f64; FEATURES]) -> [f64; FEATURES] {
         let mut lower = [[0.0f64; FEATURES]; FEATURES];
@@ -223,7 +227,7 @@ mod tests {
         for _ in 0..40_000 {
             let common = noise();
             let values: [f64; FEATURES] = std::array::from_fn(|at| match at {
-                0 | 1 | 2 => 0.3 * (common + 0.3 * noise()),
+                0..=2 => 0.3 * (common + 0.3 * noise()),
                 _ => 0.3 * noise(),
             });
             let features = features(|at| values[at]);

@@ -135,6 +135,7 @@ impl Tail {
     }
 
     /// Differences of less than this are no difference: the tail is never taken to fall off faster.
+    #[must_use]
     pub fn with_grain(mut self, grain: f32) -> Self {
         self.grain = grain.max(0.0);
         self

@@ -48,11 +48,11 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 
 fn sighting(random: &mut Random, source: Ipv4Addr, protocol: u8, source_port: u16, length: u32) -> Sighting {
-    let source = IpNet::new(source.into(), 32).unwrap();
+    let source = IpNet::new(source.into(), 32).expect("a prefix");
     Sighting {
         weight: 0.0,
         source,
-        network: IpNet::new(source.addr(), 24).unwrap().trunc(),
+        network: IpNet::new(source.addr(), 24).expect("a prefix").trunc(),
         protocol,
         source_port: if source_port == 0 {
             1_024 + random.below(60_000) as u16
