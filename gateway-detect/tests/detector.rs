@@ -246,7 +246,7 @@ fn attacks_are_called_by_their_kind_within_three_seconds() {
                 detector.distance()
             );
             assert_eq!(detector.finding().verdict, Verdict::Attack(kind));
-            for _ in 0..30 {
+            for _ in 0..75 {
                 at += 1.0;
                 detector.tick(at, &service.customers(crowd));
             }

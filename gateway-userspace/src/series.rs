@@ -272,11 +272,9 @@ mod tests {
             [(10.0, 1.5), (20.0, -2.0)]
         );
         // Without a name: `timestamp`, wherever it stands, else the first column.
-        assert_eq!(read("value,timestamp\n1,5\n", "value", None).unwrap()[0].at, 5.0);
-        assert_eq!(
-            read("\u{feff}period,value\n5,1\n", "value", None).unwrap()[0].at,
-            5.0
-        );
+        assert!((read("value,timestamp\n1,5\n", "value", None).unwrap()[0].at - 5.0).abs() < 1e-9);
+        let marked = read("\u{feff}period,value\n5,1\n", "value", None).unwrap();
+        assert!((marked[0].at - 5.0).abs() < 1e-9);
         assert!(read("timestamp,value\n", "value", None).unwrap().is_empty());
     }
 

@@ -391,7 +391,7 @@ fn what_is_explained_is_what_the_kernel_does() -> Result<()> {
         lab.pass(ns)?;
         operate(&mut lab, &mut random)?;
         for _ in 0..random.next(4) {
-            lab.program.leaves(&offer(&mut random))?;
+            lab.program.leaves(&offer(&mut random), 1)?;
         }
         let frames: Vec<Vec<u8>> = (0..25).map(|_| frame(&mut random)).collect();
         if round % 30 == 0 {

@@ -22,7 +22,7 @@ impl Spared {
         let listed = policy.lists.iter().filter(spared);
         let listed = listed.filter_map(|list| contents.get(&list.name)).flatten();
         let protected = policy.protect.iter().flat_map(|rule| &rule.sources);
-        Self::from_iter(listed.chain(protected).copied())
+        listed.chain(protected).copied().collect()
     }
 
     /// Whether any address of a prefix is spared.
