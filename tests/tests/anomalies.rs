@@ -108,6 +108,11 @@ fn events(weir: &Daemon<'_>, kind: &str) -> Result<Vec<Value>> {
     Ok(events.filter(|event| event["kind"] == kind).cloned().collect())
 }
 
+#[allow(
+    clippy::too_many_lines,
+    clippy::similar_names,
+    reason = "one story, told from its beginning"
+)]
 #[test]
 fn a_flood_is_told_while_it_lasts_and_remembered_after() -> Result<()> {
     let site = Site::new()?;

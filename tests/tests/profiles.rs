@@ -1,6 +1,11 @@
 //! What the packet path counts, times and samples of services, packet by packet, by test-run on a clock of the test.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    sync::Arc,
+    time::Instant,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use gateway_core::{
@@ -54,7 +59,7 @@ fn reply(port: u16, flags: u8, numbers: (u32, u32), payload: &[u8]) -> Vec<u8> {
     frame.numbers(numbers.0, numbers.1).payload(payload).build()
 }
 
-fn profile(both: &Both, service: &str) -> Result<ServiceProfile> {
+fn profile(both: &Both, service: &str) -> Result<Arc<ServiceProfile>> {
     let profiles = both.kernel.profiles()?;
     profiles
         .into_iter()
@@ -240,6 +245,71 @@ fn a_service_that_is_new_begins_at_zero_and_one_that_stays_goes_on() -> Result<(
         );
     }
     ensure!(profile(&both, "web")?.sizes.iter().sum::<u64>() == 1);
+    Ok(())
+}
+
+/// Whole pages are read where many services changed, single ones where few did, and nothing of the others.
+#[test]
+fn ten_thousand_services_are_read_by_the_page_and_only_those_that_changed() -> Result<()> {
+    const SERVICES: u16 = 10_000;
+    require_root();
+    let mut text = "version = 1\n[sampling]\none_in = 0\n[source]\nmax_tracked = 4096\n".to_owned();
+    for port in 1..=SERVICES {
+        let _ = write!(
+            text,
+            "[[service]]\nname = \"s{port}\"\nprotocol = \"tcp\"\nports = [{port}]\n"
+        );
+    }
+    let both = Both::new(&text, 100 * SECOND)?;
+    let frame = |port: u16| {
+        Frame::new()
+            .ip("192.0.2.1", "203.0.113.10")
+            .tcp(9, port, SYN)
+            .build()
+    };
+    let packets = |profile: &ServiceProfile| profile.sizes.iter().sum::<u64>();
+    ensure!(
+        both.kernel
+            .profiles()?
+            .iter()
+            .all(|profile| packets(profile) == 0)
+    );
+    for round in 1..=2 {
+        for port in 1..=SERVICES {
+            both.judge_quietly(&frame(port))?;
+        }
+        let begun = Instant::now();
+        let all = both.kernel.profiles()?;
+        println!("{} services that all changed: {:?}", all.len(), begun.elapsed());
+        ensure!(all.len() == usize::from(SERVICES) + 1, "{}", all.len());
+        let wrong = all.iter().find(|profile| {
+            profile.service != "default" && (packets(profile), profile.syn) != (round, round)
+        });
+        ensure!(wrong.is_none(), "{wrong:?}");
+    }
+    // What was read in the epoch of its mark is read once more: a packet may have come just after.
+    both.kernel.profiles()?;
+    let before = both.kernel.profiles()?;
+    for port in [1, 2, 5_000] {
+        both.judge_quietly(&frame(port))?;
+    }
+    let names: Vec<Arc<str>> = ["s2", "s3", "default", "nobody"].map(Arc::from).into();
+    let between = both.kernel.profiles_of(&names)?;
+    let counted: Vec<(&str, u64)> = between
+        .iter()
+        .map(|profile| (profile.service.as_str(), packets(profile)))
+        .collect();
+    ensure!(counted == [("s2", 3), ("s3", 2), ("default", 0)], "{counted:?}");
+    let begun = Instant::now();
+    let after = both.kernel.profiles()?;
+    println!("three that changed: {:?}", begun.elapsed());
+    let changed: BTreeSet<&str> = before
+        .iter()
+        .zip(&after)
+        .filter(|(before, after)| !Arc::ptr_eq(before, after))
+        .map(|(_, after)| after.service.as_str())
+        .collect();
+    ensure!(changed == BTreeSet::from(["s1", "s2", "s5000"]), "{changed:?}");
     Ok(())
 }
 

@@ -225,6 +225,14 @@ fn traffic(site: &Site) -> Result<()> {
             .build(),
     ];
     site.send_by(&frames, &Plan::rate(500, Duration::from_secs(1)).relaxed())?;
+    // More SYNs that nobody completes than any stranger may send: an anomaly.
+    let flood: Vec<Vec<u8>> = (1..=250)
+        .map(|last| {
+            let frame = Frame::new().ip(&format!("203.0.113.{last}"), "10.77.0.2");
+            frame.tcp(9, 80, SYN).build()
+        })
+        .collect();
+    site.send_by(&flood, &Plan::rate(4_000, Duration::from_secs(2)).relaxed())?;
     Ok(())
 }
 

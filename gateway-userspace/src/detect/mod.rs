@@ -89,6 +89,8 @@ pub struct Detection {
     sightings: Mutex<Sightings>,
     book: Mutex<Book>,
     turns: broadcast::Sender<Arc<Turn>>,
+    /// Held while the file is written: two writers would share one file on its way.
+    saving: Mutex<()>,
     /// Why the last write failed, until one succeeds.
     fault: Mutex<Option<String>>,
 }
@@ -130,6 +132,7 @@ impl Detection {
             sightings: Mutex::default(),
             book: Mutex::new(book),
             turns: broadcast::Sender::new(BEHIND),
+            saving: Mutex::default(),
             fault: Mutex::default(),
         }
     }
@@ -256,6 +259,7 @@ impl Detection {
 
     /// Writes what was learned and found to the state directory. It may take a while: call it where nobody waits.
     pub fn save(&self, now: Moment) -> Result<(), StateError> {
+        let _one_at_a_time = lock(&self.saving);
         let at = at(now).wall;
         let (names, notes) = {
             let mut book = lock(&self.book);

@@ -226,3 +226,52 @@ fn without_colours_nothing_is_coloured() {
         ..PLAIN
     }));
 }
+
+#[test]
+fn an_attack_stands_above_in_its_row_and_in_its_details() {
+    let mut state = state();
+    let mut answer = serde_json::to_value(status()).unwrap();
+    answer["services"][0]["verdict"] = json!("attack");
+    answer["services"][0]["kind"] = json!("syn_flood");
+    answer["services"][1]["verdict"] = json!("quiet");
+    let told = json!({
+        "service": "storefront", "verdict": "attack", "kind": "syn_flood", "score": 3.25, "volume_score": 1.0,
+        "composition_score": 3.25, "since": "2026-11-27T08:59:00Z", "duration_seconds": 75,
+        "packets_per_second": 120_000.0, "expected_packets_per_second": 3_000.0,
+        "foreign_packets_per_second": 117_000.0,
+        "features": [{"feature": "completion", "value": 0.02, "expected": 0.97, "share": 0.8}],
+        "carriers": [{"prefix": "198.51.100.0/24", "packets_per_second": 12_000.0, "share": 0.1}],
+        "learned": 1.0,
+    });
+    state.take(
+        Duration::from_secs(2),
+        Round {
+            status: Some(serde_json::from_value(answer).unwrap()),
+            anomalies: Some(vec![serde_json::from_value(told).unwrap()]),
+            ..round()
+        },
+    );
+    let text = shown(&state, 80, 24);
+    for part in [
+        "storefront: attack (syn_flood) for 1 min 15 s, 120k packets/s, usually 3000",
+        "VERDICT",
+        "syn_flood",
+        "quiet",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+    state.pane = Pane::Services;
+    state.dialog = Some(super::super::state::Dialog::Details {
+        key: "storefront".into(),
+        scroll: 0,
+    });
+    let text = shown(&state, 100, 30);
+    for part in [
+        "verdict     attack (syn_flood) since 2026-11-27T08:59:00Z, score 3.25",
+        "usually     3000 packets/s, now 120k",
+        "completion: 0.020 (usually 0.970), 80% of the score",
+        "carried by 198.51.100.0/24: 12.0k packets/s, 10%",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+}
