@@ -238,7 +238,7 @@ pub(crate) fn begin(
             random.between(5.0, 60.0),
             Doing::Probes {
                 host: population.host(random),
-                packets_per_second: random.between(1.0, 20.0),
+                packets_per_second: 0.5 * 40_f64.powf(random.unit()),
             },
         ),
     };
