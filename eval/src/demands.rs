@@ -202,4 +202,5 @@ fn cost(results: &Results) -> Demand {
 /// Whether a trial was called by the right kind at its end.
 pub(crate) fn rightly(trial: &Trial) -> bool {
     trial.last == Verdict::Attack(trial.kind)
+        || trial.also.is_some_and(|kind| trial.last == Verdict::Attack(kind))
 }

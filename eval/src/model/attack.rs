@@ -62,6 +62,16 @@ impl Form {
         }
     }
 
+    /// Whether it can be done to a service: connections can only be held where there are some.
+    pub(crate) fn suits(self, datagrams: bool) -> bool {
+        !(datagrams && self == Self::Slow)
+    }
+
+    /// What it may be called as well: datagrams from many bots are a UDP flood, however much they look like questions.
+    pub(crate) fn also(self, datagrams: bool) -> Option<Kind> {
+        (datagrams && self == Self::ManySources).then_some(Kind::UdpFlood)
+    }
+
     /// What it is to be called.
     pub(crate) const fn kind(self) -> Kind {
         match self {

@@ -149,6 +149,7 @@ pub(crate) fn begin(
     at: f64,
     population: &Population,
     usual: f64,
+    public: bool,
 ) -> Option<Going> {
     let stream = |random: &mut Random, packets_per_second: f64, upload, requests| {
         Doing::Stream(Stream {
@@ -221,11 +222,14 @@ pub(crate) fn begin(
             },
         ),
         Oddity::Crawler => {
-            let rate = usual * random.between(0.02, 0.3);
+            // 2 to 200 requests a second, and never much of a service: who takes more than that is a plague, and blocked.
+            let rate = (5.0 * 100_f64.powf(random.unit())).min(0.15 * usual);
             (random.between(600.0, 7200.0), stream(random, rate, false, true))
         }
         Oddity::Batch => {
-            let rate = usual * random.between(0.1, 0.8);
+            // Where programs are the customers, one job may be as much as all others; a public site has small ones.
+            let most = if public { 0.08 } else { 0.8 };
+            let rate = usual * random.between(0.1, 1.0) * most;
             let upload = random.chance(0.3);
             (random.between(300.0, 2400.0), stream(random, rate, upload, true))
         }
@@ -234,7 +238,7 @@ pub(crate) fn begin(
             random.between(5.0, 60.0),
             Doing::Probes {
                 host: population.host(random),
-                packets_per_second: random.between(1.0, 20.0),
+                packets_per_second: 0.5 * 40_f64.powf(random.unit()),
             },
         ),
     };

@@ -182,10 +182,11 @@ impl Service {
                 Doing::Stream(stream) => {
                     let sent = random.poisson(stream.packets_per_second * seconds * now.passes);
                     let from = Senders::Host(stream.host);
-                    if !stream.requests || self.plan.talk == Talk::Names {
+                    if !stream.requests || !matches!(self.plan.talk, Talk::Web { .. }) {
                         let shape = match self.plan.talk {
                             Talk::Names => Shape::udp(self.plan.port, one(70, 128)),
-                            _ => single(stream.host, self.plan.port, stream.upload),
+                            Talk::Game { .. } => Shape::udp(self.plan.port, one(67, 90)),
+                            Talk::Web { .. } => single(stream.host, self.plan.port, stream.upload),
                         };
                         tally.add(random, sent, shape, from);
                     } else {
@@ -363,7 +364,14 @@ impl Service {
                 Oddity::Renumbering => self.population.reroute(&mut self.random),
                 _ => {
                     let usual = self.usual();
-                    let going = oddity::begin(&mut self.random, oddity, begins, &self.population, usual);
+                    let going = oddity::begin(
+                        &mut self.random,
+                        oddity,
+                        begins,
+                        &self.population,
+                        usual,
+                        self.plan.crowds,
+                    );
                     let back = going.as_ref().and_then(|going| self.back(going));
                     self.going.extend(going);
                     self.going.extend(back);

@@ -64,10 +64,11 @@ pub(crate) fn run(captures: &[Captured], weeks: &Weeks, seed: u64) -> Vec<Trial>
                     };
                     (Hostile::Recorded(playback), strength * usual)
                 });
-                let (any, right, last, over, early, why) = judge(watch, begins, lasts, captured.kind);
+                let (any, right, last, over, early, why) = judge(watch, begins, lasts, captured.kind, None);
                 trials.push(Trial {
                     name: captured.name.clone(),
                     kind: captured.kind,
+                    also: None,
                     service: weeks.plan.name,
                     moment: moment.name,
                     strength,

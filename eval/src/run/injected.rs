@@ -35,6 +35,8 @@ const INTO_CROWD: u64 = 600;
 pub(crate) struct Trial {
     pub(crate) name: String,
     pub(crate) kind: Kind,
+    /// Another kind that is right, too.
+    pub(crate) also: Option<Kind>,
     pub(crate) service: &'static str,
     pub(crate) moment: &'static str,
     pub(crate) strength: f64,
@@ -110,6 +112,7 @@ pub(crate) fn judge(
     begins: f64,
     lasts: f64,
     kind: Kind,
+    also: Option<Kind>,
 ) -> (Option<f64>, Option<f64>, Verdict, Option<f64>, bool, Why) {
     let ends = begins + lasts;
     let last = watch.verdict();
@@ -120,7 +123,10 @@ pub(crate) fn judge(
             .find(|entry| entry.at > begins && entry.verdict.kind().is_some_and(test))
             .map(|entry| entry.at - begins)
     };
-    let (any, right) = (first(&|_| true), first(&|found| found == kind));
+    let (any, right) = (
+        first(&|_| true),
+        first(&|found| found == kind || Some(found) == also),
+    );
     let early = watch
         .entries
         .iter()
@@ -153,7 +159,7 @@ pub(crate) fn run(weeks: &Weeks, seed: u64, strengths: &[f64]) -> Vec<Trial> {
     }
     let mut trials = Vec::new();
     for moment in &moments {
-        for form in Form::ALL {
+        for form in Form::ALL.into_iter().filter(|form| form.suits(datagrams)) {
             for &strength in strengths {
                 let seed = mix(seed ^ mix(form as u64) ^ strength.to_bits() ^ mix(moment.name.len() as u64));
                 let lasts = if form == Form::Slow { LASTS_SLOW } else { LASTS };
@@ -165,10 +171,12 @@ pub(crate) fn run(weeks: &Weeks, seed: u64, strengths: &[f64]) -> Vec<Trial> {
                     let attack = Attack::new(form, begins, lasts, rate, datagrams, seed);
                     (Hostile::Modelled(attack), rate)
                 });
-                let (any, right, last, over, early, why) = judge(watch, begins, lasts, form.kind());
+                let (any, right, last, over, early, why) =
+                    judge(watch, begins, lasts, form.kind(), form.also(datagrams));
                 trials.push(Trial {
                     name: form.name().to_owned(),
                     kind: form.kind(),
+                    also: form.also(datagrams),
                     service: weeks.plan.name,
                     moment: moment.name,
                     strength,
@@ -212,10 +220,12 @@ pub(crate) fn cold(weeks: &Weeks, seed: u64, strengths: &[f64]) -> Vec<Trial> {
                 let attack = Attack::new(form, begins, LASTS, rate, datagrams, seed);
                 (Hostile::Modelled(attack), rate)
             });
-            let (any, right, last, over, early, why) = judge(watch, begins, LASTS, form.kind());
+            let (any, right, last, over, early, why) =
+                judge(watch, begins, LASTS, form.kind(), form.also(datagrams));
             trials.push(Trial {
                 name: form.name().to_owned(),
                 kind: form.kind(),
+                also: form.also(datagrams),
                 service: weeks.plan.name,
                 moment: "cold",
                 strength,
