@@ -370,6 +370,10 @@ impl Detector {
         let level = self.now.level.get_or_insert(rate);
         *level += (rate - *level) * (seen.seconds / LEVEL_SECONDS).min(1.0);
         if seen.packets <= 0.0 {
+            if verdict == Verdict::Quiet {
+                // An empty second is a quiet one: without it the minute would be no whole one.
+                self.normal.learn(at, seen);
+            }
             return;
         }
         if self.learned.seconds > 60.0 {

@@ -48,7 +48,7 @@ pub(crate) struct Args {
 
 /// A row of the answer.
 #[derive(Debug, Serialize)]
-struct Score {
+struct Answered {
     timestamp: String,
     value: f64,
     score: f64,
@@ -62,7 +62,7 @@ struct Score {
 struct Answer {
     schema: u32,
     column: String,
-    rows: Vec<Score>,
+    rows: Vec<Answered>,
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<ExitCode, Failure> {
@@ -89,7 +89,7 @@ fn detect(input: impl Read, name: &str, args: &Args, context: &Context) -> Resul
     });
     if context.json {
         let rows = scored
-            .map(|row| row.map(|(row, scored, score)| Score::new(&row, scored, score)))
+            .map(|row| row.map(|(row, scored, score)| Answered::new(&row, scored, score)))
             .collect::<Result<_, Failure>>()?;
         let answer = Answer {
             schema: SCHEMA,
@@ -155,7 +155,7 @@ fn fault(error: &SeriesError, name: &str) -> Failure {
     }
 }
 
-impl Score {
+impl Answered {
     fn new(row: &Row, scored: Scored, score: f64) -> Self {
         let timestamp = Timestamp::from_nanosecond((row.at * 1e9) as i128)
             .map_or_else(|_| row.timestamp.clone(), |time| time.to_string());
