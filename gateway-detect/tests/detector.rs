@@ -227,7 +227,13 @@ fn attacks_are_called_by_their_kind_within_three_seconds() {
             for second in 1..=10 {
                 at += 1.0;
                 let mut seen = service.customers(crowd);
-                attack(&mut service, &mut seen, kind, 5_000.0 * crowd);
+                // What is told by its sources alone must be as much as all the rest.
+                let times = if matches!(kind, Kind::FewSources | Kind::ManySources) {
+                    1.5
+                } else {
+                    1.0
+                };
+                attack(&mut service, &mut seen, kind, 5_000.0 * crowd * times);
                 let change = detector.tick(at, &seen);
                 if detector.finding().verdict == Verdict::Attack(kind) && delay == 0 {
                     assert_eq!(change, Some(Change::Began));
