@@ -281,9 +281,9 @@ fn an_attack_is_tightened_stepped_back_and_undone_and_a_crowd_is_not() -> Result
         "{held:?}, at most {most}"
     );
 
-    // It steps back by itself once the attack is over.
+    // It steps back by itself once the attack is over, which a minute without one says.
     flood.end()?;
-    let took = until(&weir, 60, "the step back", || {
+    let took = until(&weir, 150, "the step back", || {
         Ok(!tightened(&weir)? && !in_force(&weir)?)
     })?;
     println!("stepped back after {took:?}");
