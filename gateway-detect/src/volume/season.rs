@@ -154,3 +154,108 @@ impl Season {
         self.week.get(first, 1.0) * (1.0 - moment.part) + self.week.get(second, 1.0) * moment.part
     }
 }
+
+/// Slots that the proof of the season reaches back: two days.
+const PROOF: f64 = 576.0;
+/// The season counts fully when it takes away a quarter of the recent past's error.
+const PROOF_GAIN: f64 = 4.0;
+
+/// Whether the season predicts better than the recent past alone.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub(super) struct Proof {
+    slots: u32,
+    /// The mean error without and with the season.
+    without: f64,
+    with: f64,
+}
+
+impl Proof {
+    /// A slot of the day has passed.
+    pub(super) fn slot(&mut self) {
+        self.slots = self.slots.saturating_add(1);
+    }
+
+    /// What was off in a slot that the season knew.
+    pub(super) fn weigh(&mut self, without: f64, with: f64) {
+        let gain = (1.0 / f64::from(self.slots.max(1))).max(1.0 / PROOF);
+        self.without += gain * (without - self.without);
+        self.with += gain * (with - self.with);
+    }
+
+    /// How far the season is trusted, 0 to 1.
+    pub(super) fn trust(self) -> f64 {
+        if self.without > 0.0 {
+            (PROOF_GAIN * (self.without - self.with) / self.without).clamp(0.0, 1.0)
+        } else {
+            0.0
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Monday, 6 January 2025, 00:00 UTC.
+    const MONDAY: f64 = 1_736_121_600.0;
+
+    #[test]
+    fn moments_are_where_the_calendar_says() {
+        let at = |hours: f64| Moment::new(MONDAY + hours * 3600.0);
+        for (hours, slot, hour) in [
+            (0.0, 0, 0),
+            (0.49, 5, 0),
+            (0.51, 6, 0),
+            (23.99, 287, 23),
+            (167.9, 286, 167),
+            (168.0, 0, 0),
+        ] {
+            let moment = at(hours);
+            assert_eq!((moment.slot, moment.hour()), (slot, hour), "{hours}");
+        }
+        // Between the middles of two hours, across the end of the week too.
+        assert_eq!((at(10.5).hours, at(0.0).hours), ((10, 11), (167, 0)));
+        assert!((at(11.0).part - 0.5).abs() < 1e-9 && at(10.5).part.abs() < 1e-9);
+        // Before 1970, and beyond what a calendar knows.
+        for at in [-1.0, 0.0, -1e30, 1e30] {
+            assert!(Moment::new(at).slot < SLOTS);
+        }
+        assert_eq!(Moment::new(-1.0).slot, 287);
+    }
+
+    #[test]
+    fn a_slot_off_is_near() {
+        let mut season = Season::default();
+        assert!(!season.knows(Moment::new(MONDAY)));
+        for day in 0..10 {
+            let start = MONDAY + f64::from(day) * 86_400.0;
+            for slot in 0..SLOTS {
+                let high = if slot == 100 { 2.0 } else { 0.0 };
+                season.learn(Moment::new(start + (slot as f64 + 0.5) * SLOT), high);
+            }
+        }
+        let at = |slot: f64| Moment::new(MONDAY + (slot + 0.5) * SLOT);
+        assert!(season.knows(at(3.0)));
+        assert!(season.at(at(100.0)) > 1.5 && season.at(at(101.0)) < 0.3);
+        assert!(season.near(at(101.0), 2.0) > 1.5, "five minutes late");
+        assert!(season.near(at(101.0), 0.0) < 0.3, "or not at all");
+        assert!(season.near(at(103.0), 2.0) < 0.3, "but not a quarter of an hour");
+    }
+
+    #[test]
+    fn the_season_is_trusted_when_it_has_proved_better() {
+        let mut proof = Proof::default();
+        assert!(proof.trust() <= 0.0);
+        for (without, with, trust) in [(1.0, 1.2, 0.0), (1.0, 0.9, 0.4), (1.0, 0.5, 1.0)] {
+            for _ in 0..10_000 {
+                proof.slot();
+                proof.weigh(without, with);
+            }
+            assert!(
+                (proof.trust() - trust).abs() < 1e-3,
+                "{without} {with}: {}",
+                proof.trust()
+            );
+        }
+    }
+}
