@@ -17,7 +17,14 @@ use self::score::{Outcome, PROFILES, Scored};
 pub(crate) fn run(folder: &Path) -> Result<(f64, String)> {
     let corpus = corpus(folder)?;
     let outcomes = PROFILES.map(|profile| score::score(&corpus, profile));
-    Ok((outcomes[0].normalised, table(&corpus, &outcomes)))
+    let mut text = table(&corpus, &outcomes);
+    // Writing to a string does not fail.
+    let _ = writeln!(
+        text,
+        "standard, each series at the threshold that is best for the others: {:.1}",
+        score::held_out(&corpus, PROFILES[0])
+    );
+    Ok((outcomes[0].normalised, text))
 }
 
 /// Reads the corpus and runs the detector over it.
@@ -80,7 +87,6 @@ fn table(corpus: &[Scored], outcomes: &[Outcome]) -> String {
         "SERIES", "SCORE", "FOUND", "FALSE"
     );
     let standard = &outcomes[0];
-    // Writing to a string does not fail.
     for (scored, part) in corpus.iter().zip(&standard.series) {
         let _ = writeln!(
             text,
@@ -106,4 +112,61 @@ fn table(corpus: &[Scored], outcomes: &[Outcome]) -> String {
         );
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A corpus of one series: a wave, and a surge in the row 1800.
+    fn write(folder: &Path, windows: &str) {
+        let data = folder.join("data/kind");
+        std::fs::create_dir_all(&data).unwrap();
+        let mut text = String::from("timestamp,value\n");
+        for row in 0..2016_u32 {
+            let wave = 100.0 + 50.0 * (f64::from(row % 288) / 288.0 * std::f64::consts::TAU).sin();
+            let noise = f64::from(row.wrapping_mul(2_654_435_761) >> 16) / 65_536.0;
+            let surge = if row == 1800 { 5.0 } else { 1.0 };
+            let _ = writeln!(
+                text,
+                "{},{:.3}",
+                1_700_000_000 + row * 300,
+                surge * (wave + 10.0 * noise)
+            );
+        }
+        std::fs::write(data.join("a.csv"), text).unwrap();
+        std::fs::write(folder.join("windows.json"), windows).unwrap();
+    }
+
+    #[test]
+    fn a_surge_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        // From row 1795 to row 1900.
+        write(
+            folder.path(),
+            r#"{"kind/a.csv": [["2023-11-21 03:48:20.000000", "2023-11-21 12:33:20.000000"]]}"#,
+        );
+        let corpus = corpus(folder.path()).unwrap();
+        assert_eq!(corpus[0].windows, [(1795, 1900)]);
+        let (score, text) = run(folder.path()).unwrap();
+        assert!(score > 95.0 && text.contains("kind/a.csv"), "{text}");
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let complaint = |folder: &Path| format!("{:#}", run(folder).unwrap_err());
+        assert!(complaint(folder.path()).contains("windows.json"));
+        write(folder.path(), r#"{"kind/b.csv": []}"#);
+        assert!(complaint(folder.path()).contains("kind/b.csv"));
+        write(folder.path(), r#"{"kind/a.csv": [["soon", "later"]]}"#);
+        assert!(complaint(folder.path()).contains("soon"));
+        write(
+            folder.path(),
+            r#"{"kind/a.csv": [["2020-01-01 00:00:00", "2020-01-02 00:00:00"]]}"#,
+        );
+        assert!(complaint(folder.path()).contains("no row lies between"));
+        write(folder.path(), "[]");
+        assert!(complaint(folder.path()).contains("windows.json"));
+    }
 }

@@ -25,7 +25,7 @@ impl Cusum {
         self.sum
     }
 
-    /// It does not rise beyond this: what is beyond the bound already need not be climbed down from for longer.
+    /// It is no more than this.
     pub fn hold(&mut self, most: f64) {
         self.sum = self.sum.min(most.max(0.0));
     }

@@ -10,6 +10,7 @@
 pub mod composition;
 pub mod cusum;
 pub mod detector;
+mod exact;
 pub mod features;
 pub mod foreign;
 pub mod histogram;

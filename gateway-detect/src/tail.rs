@@ -12,8 +12,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::exact;
+
 /// Peaks that are kept of a span: with two spans, the fit rests on at most twice as many.
-const PEAKS: usize = 40;
+const PEAKS: usize = 36;
 /// Values that are looked at before the first threshold is set.
 const FIRST: usize = 120;
 /// Peaks below which nothing is extrapolated.
@@ -31,10 +33,14 @@ const SHAPE_WORTH: f64 = 25.0;
 /// Shapes are held within these: below, the tail would end, above, moment estimators have no mean.
 const SHAPE_RANGE: (f64, f64) = (-0.15, 0.6);
 /// How far the two quantiles are moved by one value, in units of their distance, once the start is over.
-const GAIN: f64 = 0.002;
+const GAIN: f64 = 0.001;
 /// A peak that a value exceeds by no more than a twentieth (of its excess) is as good as reached. A tail of two kinds (noise, and a
 /// daily job) is no Pareto tail: what has been met is therefore never called rarer than it was.
 const CLOSE: f64 = 0.95;
+/// Without an excursion for this part of a span (half a week of two) the threshold is too high, and falls quickly: by this part of
+/// its height over the median with each value.
+const PATIENCE: u32 = 4;
+const QUICK: f64 = 0.001;
 /// The least exceedance that is ever stated.
 const LEAST: f64 = 1e-200;
 
@@ -48,6 +54,7 @@ struct Span {
     /// The highest threshold that was in force: below it peaks may have been missed.
     floor: f32,
     /// The highest peaks, in ascending order.
+    #[serde(deserialize_with = "exact::list")]
     peaks: Vec<f32>,
 }
 
@@ -55,6 +62,8 @@ impl Span {
     fn insert(&mut self, peak: f32) {
         let place = self.peaks.partition_point(|&other| other < peak);
         if self.peaks.len() < PEAKS {
+            // Not by doubling: the whole is to stay within its bound.
+            self.peaks.reserve_exact(PEAKS - self.peaks.len());
             self.peaks.insert(place, peak);
         } else if place > 0 {
             self.peaks[..place].rotate_left(1);
@@ -98,6 +107,7 @@ pub struct Tail {
     grain: f32,
     seen: u64,
     /// The first values, until there are enough of them for a threshold.
+    #[serde(deserialize_with = "exact::list")]
     first: Vec<f32>,
     median: f32,
     /// The quantile above which a value belongs to an excursion.
@@ -106,6 +116,8 @@ pub struct Tail {
     previous: Span,
     /// The peak of the excursion that lasts, observations since it began, and since it was last above the level.
     open: Option<(f32, u32, u32)>,
+    /// Observations since the last excursion began.
+    quiet: u32,
     fit: Fit,
 }
 
@@ -130,6 +142,7 @@ impl Tail {
             current: Span::default(),
             previous: Span::default(),
             open: None,
+            quiet: 0,
             fit: Fit::default(),
         }
     }
@@ -148,6 +161,7 @@ impl Tail {
         }
         let value = value.clamp(-1e30, 1e30) as f32;
         if self.starting() {
+            self.first.reserve_exact(FIRST - self.first.len());
             self.first.push(value);
             if self.first.len() == FIRST {
                 self.begin();
@@ -234,6 +248,12 @@ impl Tail {
         self.seen + self.first.len() as u64
     }
 
+    /// The memory that it takes besides itself, in bytes.
+    pub(crate) fn heap(&self) -> usize {
+        let values = self.first.capacity() + self.current.peaks.capacity() + self.previous.peaks.capacity();
+        values * size_of::<f32>()
+    }
+
     fn starting(&self) -> bool {
         self.seen == 0
     }
@@ -288,6 +308,7 @@ impl Tail {
             }
             None if value > self.level => {
                 self.open = Some((value, 0, 0));
+                self.quiet = 0;
                 self.current.opened += 1;
                 self.current.insert(value);
                 self.refit();
@@ -306,6 +327,11 @@ impl Tail {
             _ => -above,
         };
         self.level += (gain * width * up) as f32;
+        self.quiet = self.quiet.saturating_add(1);
+        if self.quiet > self.span / PATIENCE {
+            // Nothing comes near it any more: what was normal once is not now.
+            self.level -= (QUICK * width) as f32;
+        }
         let side = if value > self.median { 0.5 } else { -0.5 };
         self.median = (self.median + (gain * width * side) as f32).min(self.level);
         self.current.floor = self.current.floor.max(self.level);

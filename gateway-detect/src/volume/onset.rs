@@ -3,13 +3,13 @@
 use super::{Scored, Volume};
 
 /// How fast what was said is forgotten, in seconds.
-const MEMORY: f64 = 4.0 * 3600.0;
+const MEMORY: f64 = 12.0 * 3600.0;
 /// The surprise that scores a half: a row in a thousand.
 const HALF: f64 = 3.0;
 
 /// Makes scores of exceedances: `s / (s + 3)` with `s = -log10(exceedance)`, so that a row in a thousand scores 0.5 and one in a
 /// million 0.67; and 0 where the hours before were more surprising, for an anomaly that lasts is said once. What was said
-/// fades away over four hours.
+/// fades away over half a day.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Onset {
     said: f64,

@@ -5,14 +5,16 @@ use serde::{Deserialize, Serialize};
 use super::season::SLOT;
 use crate::{cusum::Cusum, tail::Tail};
 
-/// What a slot may exceed the usual by without adding up, in standard deviations. Half of what is to be found soon (Page 1954):
-/// a shift of one deviation.
-const ALLOWANCE: f64 = 0.5;
+/// What a slot may exceed the usual by without adding up, in standard deviations: half of what is to be found soon (Page 1954),
+/// which is a shift of two. Days differ by one.
+const ALLOWANCE: f64 = 1.0;
 /// What a single slot counts for at most.
 const MOST: f64 = 4.0;
 /// Slots that end an excursion of the sum: an hour.
 const RUN: u32 = 12;
 const DAY: u32 = 288;
+/// Slots before the week is known: until then every weekend looks like a ramp.
+const YOUNG: u32 = 14 * DAY;
 /// Ramps that normal traffic shows: one in four weeks, whatever the sensitivity, for they are a second opinion.
 const RATE: f64 = 1.0 / (28.0 * DAY as f64);
 
@@ -25,6 +27,9 @@ pub(super) struct Ramp {
     spread: f64,
     slots: u32,
     on: bool,
+    /// The highest sum since it was last 0, and whether that was an alarm.
+    peak: f64,
+    alarmed: bool,
     /// The slot that runs: which, the sum of its departures, how many, and whether all of it was learned.
     slot: Option<(i64, f64, u32, bool)>,
 }
@@ -37,6 +42,8 @@ impl Default for Ramp {
             spread: 0.0,
             slots: 0,
             on: false,
+            peak: 0.0,
+            alarmed: false,
             slot: None,
         }
     }
@@ -48,7 +55,7 @@ impl Ramp {
         let now = (at / SLOT).floor() as i64;
         let (which, sum, count, normal) = self.slot.unwrap_or((now, 0.0, 0, true));
         if which == now {
-            self.slot = Some((now, sum + departure, count + 1, normal));
+            self.slot = Some((now, sum + departure, count.saturating_add(1), normal));
             return self.on;
         }
         if count > 0 {
@@ -69,8 +76,12 @@ impl Ramp {
     /// What is now is normal.
     pub(super) fn accept(&mut self) {
         self.cusum.reset();
-        self.on = false;
+        (self.on, self.peak, self.alarmed) = (false, 0.0, false);
         self.slot = None;
+    }
+
+    pub(super) fn heap(&self) -> usize {
+        self.tail.heap()
     }
 
     fn close(&mut self, departure: f64, normal: bool) {
@@ -87,12 +98,26 @@ impl Ramp {
         // The mean distance of a normal variable is 0.8 standard deviations.
         let deviation = departure / (1.25 * self.spread).max(0.01);
         let before = self.cusum.sum();
-        let sum = self.cusum.add(deviation, ALLOWANCE, MOST);
+        self.cusum.add(deviation, ALLOWANCE, MOST);
+        if !normal || self.on {
+            // What is an anomaly already need not add up, or it would have to be climbed down from when it is over.
+            self.cusum.hold(before);
+        }
+        let sum = self.cusum.sum();
         self.on = self.tail.ready() && self.tail.exceedance(sum) < RATE;
-        if self.on {
-            self.cusum.hold(before.max(sum.min(before)));
-        } else if normal && self.slots > DAY {
-            self.tail.learn(sum);
+        self.peak = self.peak.max(sum);
+        self.alarmed |= self.on;
+        // Learned is what came to an end, and how far it had come: a ramp must not be its own excuse.
+        if sum <= 0.0 {
+            let (peak, alarmed) = (std::mem::take(&mut self.peak), std::mem::take(&mut self.alarmed));
+            if self.slots <= YOUNG || !normal {
+                return;
+            }
+            if alarmed {
+                self.tail.concede(peak);
+            } else {
+                self.tail.learn(peak);
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, BufWriter, LineWriter, Read, Write},
     process::ExitCode,
 };
 
@@ -14,11 +14,7 @@ use weir::{
     series::{Row, Series, SeriesError},
 };
 
-use super::{
-    Context,
-    args::FileOrInput,
-    output::{Failure, print_json},
-};
+use super::{Context, args::FileOrInput, output::Failure};
 
 /// Score how unusual each value of a recorded series is
 ///
@@ -66,19 +62,32 @@ struct Answer {
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<ExitCode, Failure> {
+    let stdout = io::stdout().lock();
     match &args.csv {
-        FileOrInput::Input => detect(io::stdin().lock(), "standard input", args, context),
+        // What comes through a pipe may come slowly: each row is answered at once.
+        FileOrInput::Input => detect(
+            io::stdin().lock(),
+            "standard input",
+            args,
+            context,
+            LineWriter::new(stdout),
+        ),
         FileOrInput::File(path) => {
             let name = path.display().to_string();
-            let file = File::open(path).map_err(|error| {
-                Failure::new(code::INVALID_REQUEST, format!("cannot read {name}: {error}"))
-            })?;
-            detect(file, &name, args, context)
+            let file = File::open(path)
+                .map_err(|error| Failure::new(code::NOT_FOUND, format!("cannot read {name}: {error}")))?;
+            detect(file, &name, args, context, BufWriter::new(stdout))
         }
     }
 }
 
-fn detect(input: impl Read, name: &str, args: &Args, context: &Context) -> Result<ExitCode, Failure> {
+fn detect(
+    input: impl Read,
+    name: &str,
+    args: &Args,
+    context: &Context,
+    mut output: impl Write,
+) -> Result<ExitCode, Failure> {
     let wrong = |error: SeriesError| fault(&error, name);
     let rows = Series::new(input, &args.column, args.timestamp.as_deref()).map_err(wrong)?;
     let mut recorded = Recorded::default();
@@ -87,7 +96,7 @@ fn detect(input: impl Read, name: &str, args: &Args, context: &Context) -> Resul
         let (scored, score) = recorded.look(row.at, row.value);
         Ok((row, scored, score))
     });
-    if context.json {
+    let written = if context.json {
         let rows = scored
             .map(|row| row.map(|(row, scored, score)| Answered::new(&row, scored, score)))
             .collect::<Result<_, Failure>>()?;
@@ -96,11 +105,15 @@ fn detect(input: impl Read, name: &str, args: &Args, context: &Context) -> Resul
             column: args.column.clone(),
             rows,
         };
-        return print_json(&answer).map(|()| ExitCode::SUCCESS);
-    }
-    // What comes through a pipe may come slowly: each row is answered at once.
-    let at_once = args.csv == FileOrInput::Input;
-    match write(&mut scored, at_once) {
+        serde_json::to_writer(&mut output, &answer)
+            .map_err(io::Error::from)
+            .and_then(|()| output.write_all(b"\n"))
+            .and_then(|()| output.flush())
+            .map(|()| None)
+    } else {
+        write(&mut scored, &mut output)
+    };
+    match written {
         Ok(None) => Ok(ExitCode::SUCCESS),
         Ok(Some(failure)) => Err(failure),
         // A reader that has gone away is no failure.
@@ -115,26 +128,25 @@ fn detect(input: impl Read, name: &str, args: &Args, context: &Context) -> Resul
 /// Writes rows until they end or one is wrong, which is returned.
 fn write(
     rows: &mut dyn Iterator<Item = Result<(Row, Scored, f64), Failure>>,
-    at_once: bool,
+    output: &mut dyn Write,
 ) -> io::Result<Option<Failure>> {
-    let mut output = csv::Writer::from_writer(io::stdout().lock());
-    output.write_record(["timestamp", "value", "score"])?;
+    writeln!(output, "timestamp,value,score")?;
+    let mut failed = None;
     for row in rows {
         match row {
-            Ok((row, _, score)) => {
-                output.write_record([row.timestamp.as_str(), row.text.as_str(), &format!("{score:.6}")])?;
+            // As they were read; a number has no comma, a time may have one before its fraction.
+            Ok((row, _, score)) if row.timestamp.contains(',') => {
+                writeln!(output, "\"{}\",{},{score:.6}", row.timestamp, row.text)?;
             }
+            Ok((row, _, score)) => writeln!(output, "{},{},{score:.6}", row.timestamp, row.text)?,
             Err(failure) => {
-                output.flush()?;
-                return Ok(Some(failure));
+                failed = Some(failure);
+                break;
             }
-        }
-        if at_once {
-            output.flush()?;
         }
     }
     output.flush()?;
-    Ok(None)
+    Ok(failed)
 }
 
 /// What is wrong with the file, as `file:line: what`.
@@ -168,5 +180,90 @@ impl Answered {
             deviation: scored.deviation,
             ramp: scored.ramp,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::*;
+
+    fn run_on(input: &str, json: bool) -> Result<String, Failure> {
+        let args = Args {
+            csv: FileOrInput::Input,
+            column: "value".to_owned(),
+            timestamp: None,
+        };
+        let context = Context {
+            socket: "/nowhere".into(),
+            bpffs: "/nowhere".into(),
+            json,
+        };
+        let mut output = Vec::new();
+        detect(input.as_bytes(), "series.csv", &args, &context, &mut output)
+            .map(|_| String::from_utf8(output).unwrap())
+    }
+
+    /// A series of a week at five-minute steps with a surge in a row, and that row.
+    fn series() -> (String, usize) {
+        let mut text = String::from("timestamp,value\n");
+        for row in 0..2016_u32 {
+            let wave = 100.0 + 50.0 * (f64::from(row % 288) / 288.0 * std::f64::consts::TAU).sin();
+            // Noise that is the same everywhere.
+            let noise = f64::from(row.wrapping_mul(2_654_435_761) >> 16) / 65_536.0;
+            let surge = if row == 1800 { 5.0 } else { 1.0 };
+            let _ = writeln!(
+                text,
+                "{},{:.3}",
+                1_700_000_000 + row * 300,
+                surge * (wave + 10.0 * noise)
+            );
+        }
+        (text, 1800)
+    }
+
+    #[test]
+    fn every_row_is_answered_and_the_surge_scores_highest() {
+        let (text, surge) = series();
+        let answer = run_on(&text, false).unwrap();
+        let lines: Vec<&str> = answer.lines().collect();
+        assert_eq!(lines[0], "timestamp,value,score");
+        assert_eq!(lines.len(), 1 + 2016);
+        let score = |line: &str| line.rsplit(',').next().unwrap().parse::<f64>().unwrap();
+        let highest = (1..lines.len()).max_by(|&a, &b| score(lines[a]).total_cmp(&score(lines[b])));
+        assert_eq!(highest, Some(surge + 1));
+        assert!(lines[1].ends_with(",0.000000"), "{}", lines[1]);
+        // Times and values stand there as they were written.
+        for (read, written) in text.lines().zip(&lines).skip(1) {
+            assert!(written.starts_with(&format!("{read},")), "{read} {written}");
+        }
+    }
+
+    #[test]
+    fn json_is_one_object() {
+        let answer = run_on("timestamp,value\n2014-04-01 00:00:00,20\n", true).unwrap();
+        let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(answer["schema"], 1);
+        assert_eq!(answer["rows"][0]["timestamp"], "2014-04-01T00:00:00Z");
+        assert_eq!(answer["rows"][0]["value"], 20.0);
+        assert_eq!(answer["rows"][0]["score"], 0.0);
+    }
+
+    #[test]
+    fn faults_name_file_and_line() {
+        let failure = run_on("timestamp,value\n1,2\n2,x\n", false).unwrap_err();
+        assert_eq!(
+            failure.message(),
+            "series.csv:3: column \"value\": expected a number, found \"x\""
+        );
+        assert_eq!(failure.exit_code(), 2);
+        let failure = run_on("timestamp,count\n1,2\n", false).unwrap_err();
+        assert_eq!(
+            failure.message(),
+            "series.csv:1: there is no column \"value\"; there are timestamp, count"
+        );
+        let failure = run_on("timestamp,value\n2,2\n1,2\n", true).unwrap_err();
+        assert!(failure.message().starts_with("series.csv:3: 1 is before 2"));
     }
 }

@@ -57,6 +57,8 @@ fn every_command_of_the_design_is_there() {
         "lever show",
         "record --dropped --reason ban --reason list --service web --source 192.0.2.0/24 --interface eth0 --count 9 --for 30s --max-size 1MB --force f",
         "record -",
+        "detect --csv f.csv --column value",
+        "detect --csv - --column value --timestamp time --json",
         "lever clear",
     ] {
         command(line);
