@@ -66,6 +66,14 @@ impl Plan {
         }
     }
 
+    /// Holds the frames to a rate, so that a fast machine does not send them all within one of the kernel's
+    /// ten-millisecond windows.
+    #[must_use]
+    pub fn at(mut self, rate: u64) -> Self {
+        self.rate = Some(rate);
+        self
+    }
+
     /// Sends in batches a millisecond apart.
     #[must_use]
     pub fn relaxed(mut self) -> Self {

@@ -18,6 +18,7 @@ use weir_tests::{
     command::{finish, patience},
     daemon::Daemon,
     frame::Frame,
+    sender::Plan,
     site::Site,
 };
 
@@ -36,6 +37,9 @@ ports = [81]
 [service.per_source]
 packets = { rate = 1, burst = 1 }
 "#;
+
+/// Frames a second of which one in ten is far less than the most samples that a hundredth of a second may take.
+const BELOW_THE_CAP: u64 = 20_000;
 
 fn frames() -> Vec<Vec<u8>> {
     let frame = |source: &str, target: u16| {
@@ -147,7 +151,7 @@ fn a_recording_ends_whole_by_size_time_signal_and_without_its_controller() -> Re
     let path = |weir: &Daemon<'_>, name: &str| weir.dir().join(name);
 
     let child = record(&weir, "size", &["--max-size", "4kB"])?;
-    site.send(&frames(), 5_000)?;
+    site.send_by(&frames(), &Plan::count(5_000).at(BELOW_THE_CAP).on_cpu(0))?;
     let (code, errors) = ended(&weir, "size", child)?;
     ensure!(code == Some(0), "{errors}");
     let length = fs::metadata(path(&weir, "size"))?.len();
@@ -171,7 +175,7 @@ fn a_recording_ends_whole_by_size_time_signal_and_without_its_controller() -> Re
             name,
             &["--interface", "eth0", "--reason", "source_packets"],
         )?;
-        site.send(&frames(), 5_000)?;
+        site.send_by(&frames(), &Plan::count(5_000).at(BELOW_THE_CAP).on_cpu(0))?;
         thread::sleep(patience(Duration::from_millis(500)));
         kill(Pid::from_raw(child.id() as i32), signal)?;
         let (code, errors) = ended(&weir, name, child)?;
@@ -185,7 +189,7 @@ fn a_recording_ends_whole_by_size_time_signal_and_without_its_controller() -> Re
     ] {
         let name = format!("controller-{}", signal.as_str());
         let child = record(&weir, &name, &[])?;
-        site.send(&frames(), 5_000)?;
+        site.send_by(&frames(), &Plan::count(5_000).at(BELOW_THE_CAP).on_cpu(0))?;
         thread::sleep(patience(Duration::from_millis(500)));
         weir.stop_with(signal)?;
         let (code, errors) = ended(&weir, &name, child)?;

@@ -149,7 +149,9 @@ fn a_collector_that_is_not_there_is_told_once_and_loses_nothing_here() -> Result
     let weir = site.weir(&policy("127.0.0.1:6344", 10))?;
     thread::sleep(patience(Duration::from_millis(1_500)));
     for _ in 0..4 {
-        site.send(&[datagram(80)], 4_000)?;
+        // One in ten of these is below the most samples of a hundredth of a second.
+        let plan = Plan::count(4_000).at(20_000).on_cpu(0);
+        site.send_by(&[datagram(80)], &plan)?;
         thread::sleep(patience(Duration::from_millis(600)));
     }
     let metrics = weir.metrics()?;
