@@ -2,7 +2,13 @@
 
 use gateway_detect::{Kind, Verdict};
 
-use crate::{report::Results, run::injected::Trial};
+use crate::{
+    report::Results,
+    run::{
+        injected::Trial,
+        steps::{Came, Step},
+    },
+};
 
 /// Within so many seconds an attack in a capture is to be called by its kind,
 const CAPTURE_WITHIN: f64 = 3.0;
@@ -61,6 +67,7 @@ pub(crate) fn judge(results: &Results) -> Vec<Demand> {
     demands.extend(modelled(results));
     demands.extend(captures(results));
     demands.push(false_attacks(results));
+    demands.push(steps(results));
     let what = "Numenta benchmark, standard profile: at least 60";
     demands.push(match &results.benchmark {
         Some((score, _)) => Demand::new(what, format!("{score:.1}"), Some(*score >= BENCHMARK)),
@@ -181,6 +188,25 @@ fn false_attacks(results: &Results) -> Demand {
         format!("at most {rate:.2} a week ({name}), over {} weeks", results.weeks),
         (results.weeks >= WEEKS || rate > 1.0).then_some(rate <= 1.0),
     )
+}
+
+/// What automatic steps hit.
+fn steps(results: &Results) -> Demand {
+    let what = "no automatic step hits more than the stated share of the normal sources of a minute";
+    let steps = || results.services.iter().flat_map(|service| &service.steps);
+    let taken = steps()
+        .filter(|step| matches!(step.came, Came::Taken { .. }))
+        .count();
+    let exceeded = |step: &&Step| matches!(step.came, Came::Taken { stated, minute, .. } if minute > stated);
+    let exceeded = steps().filter(exceeded).count();
+    if taken == 0 {
+        return Demand::unmeasured(what, "");
+    }
+    let found = format!(
+        "{exceeded} of {taken} steps, {} withheld",
+        steps().count() - taken
+    );
+    Demand::new(what, found, Some(exceeded == 0))
 }
 
 /// What a look costs.

@@ -32,7 +32,7 @@ use report::{Results, ServiceResults};
 use run::{
     captures,
     crowds::{self, Recorded, Series},
-    injected, normal,
+    injected, normal, steps,
 };
 
 /// The file of the series of crowds, within the folder of series.
@@ -56,7 +56,7 @@ struct Options {
     /// Only these services
     #[arg(long = "service", value_name = "NAME")]
     services: Vec<String>,
-    /// Only these parts: normal, attacks, cold, crowds, captures, worldcup, nab
+    /// Only these parts: normal, attacks, cold, steps, crowds, captures, worldcup, nab
     #[arg(long = "part", value_name = "PART")]
     parts: Vec<String>,
     /// A folder of captures of attacks, inbound only, to be mixed into the modelled traffic
@@ -96,11 +96,11 @@ fn main() -> ExitCode {
 }
 
 /// The parts.
-const PARTS: [&str; 7] = [
-    "normal", "attacks", "cold", "crowds", "captures", "worldcup", "nab",
+const PARTS: [&str; 8] = [
+    "normal", "attacks", "cold", "steps", "crowds", "captures", "worldcup", "nab",
 ];
 /// Those that need services whose weeks are known.
-const OF_SERVICES: [&str; 5] = ["normal", "attacks", "cold", "crowds", "captures"];
+const OF_SERVICES: [&str; 6] = ["normal", "attacks", "cold", "steps", "crowds", "captures"];
 
 impl Options {
     /// Whether a part is wanted.
@@ -167,6 +167,7 @@ impl Runs<'_> {
         let mut results = ServiceResults {
             attacks: Vec::new(),
             cold: Vec::new(),
+            steps: Vec::new(),
             crowds: Vec::new(),
             captures: captures::run(&self.captured, &weeks, seed),
             weeks,
@@ -177,6 +178,9 @@ impl Runs<'_> {
         }
         if options.wants("cold") {
             results.cold = injected::cold(weeks, seed, strengths);
+        }
+        if options.wants("steps") {
+            results.steps = steps::run(weeks, seed);
         }
         if options.wants("crowds") && plan.crowds {
             let shapes = if options.quick { 3 } else { 15 };

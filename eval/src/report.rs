@@ -12,6 +12,7 @@ use crate::{
         crowds::{Modelled, Recorded},
         injected::{Trial, confusion},
         normal::Weeks,
+        steps::{Came, Step, alike},
         watch::{Entry, when},
     },
 };
@@ -22,6 +23,7 @@ pub(crate) struct ServiceResults {
     pub(crate) weeks: Weeks,
     pub(crate) attacks: Vec<Trial>,
     pub(crate) cold: Vec<Trial>,
+    pub(crate) steps: Vec<Step>,
     pub(crate) crowds: Vec<Modelled>,
     pub(crate) captures: Vec<Trial>,
 }
@@ -199,6 +201,7 @@ fn write_text(out: &mut String, results: &Results, demands: &[Demand]) -> std::f
     highest_text(out, results)?;
     attacks_text(out, results)?;
     captures_text(out, results)?;
+    steps_text(out, results)?;
     crowds_text(out, results)?;
     if let Some((_, table)) = &results.benchmark {
         writeln!(out, "\nNumenta Anomaly Benchmark\n{table}")?;
@@ -289,6 +292,52 @@ fn highest_text(out: &mut String, results: &Results) -> std::fmt::Result {
             write!(out, " {cell:>12}")?;
         }
         writeln!(out)?;
+    }
+    Ok(())
+}
+
+/// What steps hit, against what was stated.
+fn steps_text(out: &mut String, results: &Results) -> std::fmt::Result {
+    let groups = alike(results.services.iter().flat_map(|service| &service.steps));
+    if groups.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "\nSteps against attacks: the largest share of normal sources that was stated, and that was hit"
+    )?;
+    writeln!(
+        out,
+        "{:<28} {:>8} {:>6} {:>9} {:>9} {:>9} {:>9}  withheld",
+        "step", "attacks", "taken", "exceeded", "stated", "minute", "ten min"
+    )?;
+    for (what, group) in &groups {
+        let withheld: Vec<String> = group
+            .withheld
+            .iter()
+            .map(|(why, count)| format!("{count} {why}"))
+            .collect();
+        writeln!(
+            out,
+            "{what:<28} {:>8} {:>6} {:>9} {:>8.2}% {:>8.2}% {:>8.2}%  {}",
+            group.thought_of,
+            group.taken,
+            group.exceeded,
+            group.stated * 100.0,
+            group.minute * 100.0,
+            group.whole * 100.0,
+            withheld.join(", ")
+        )?;
+    }
+    let all = results.services.iter().flat_map(|service| &service.steps);
+    let exceeded =
+        all.filter(|step| matches!(step.came, Came::Taken { stated, minute, .. } if minute > stated));
+    for step in exceeded.take(MOST) {
+        writeln!(
+            out,
+            "  {} {} {}: {:?}",
+            step.service, step.moment, step.attack, step.came
+        )?;
     }
     Ok(())
 }
@@ -589,6 +638,16 @@ pub(crate) fn json(results: &Results, demands: &[Demand]) -> Value {
                     "oddity": name, "volume": volume, "composition": composition,
                 })).collect::<Vec<_>>(),
                 "look_seconds": weeks.detector_seconds / weeks.timed.max(1) as f64,
+                "steps": alike(service.steps.iter()).iter().map(|(what, group)| json!({
+                    "step": what,
+                    "attacks": group.thought_of,
+                    "taken": group.taken,
+                    "exceeded": group.exceeded,
+                    "stated_share": group.stated,
+                    "minute_share": group.minute,
+                    "step_share": group.whole,
+                    "withheld": group.withheld,
+                })).collect::<Vec<_>>(),
                 "modelled_crowds": service.crowds.iter().map(|crowd| json!({
                     "moment": crowd.moment,
                     "shape": crowd.shape,

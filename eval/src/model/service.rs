@@ -120,6 +120,11 @@ impl Service {
         self.random = Random::new(seed);
     }
 
+    /// From now on it is sampled so.
+    pub(crate) fn sample(&mut self, sampling: Sampling) {
+        self.sampling = sampling;
+    }
+
     /// Packets a second that are usual at this time.
     pub(crate) fn usual(&self) -> f64 {
         self.plan.packets * self.season.expected(self.at)

@@ -4,4 +4,5 @@ pub(crate) mod captures;
 pub(crate) mod crowds;
 pub(crate) mod injected;
 pub(crate) mod normal;
+pub(crate) mod steps;
 pub(crate) mod watch;
