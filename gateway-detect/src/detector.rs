@@ -25,7 +25,9 @@ const CONFIRMED: (u32, u32) = (2, 3);
 const OVER_AFTER: (f64, f64) = (10.0, 60.0);
 /// A crowd is one after so many seconds, and if it is no rarity, only from so many times the usual on.
 const CROWD_AFTER: f64 = 15.0;
-const CROWD: f64 = 2.0;
+const CROWD: f64 = 1.8;
+/// The same against the hour of the week alone.
+const SURGE: f64 = 2.5;
 /// Packets a second that are not many, however few are usual.
 const LEAST_CROWD: f64 = 100.0;
 /// It is over after so many.
@@ -114,6 +116,8 @@ struct Look {
     foreign: f64,
     /// What is foreign is like all else but for its sources.
     alike: bool,
+    /// Its kind is told by what the packets are, not by who sends them.
+    told: bool,
     volume_score: f64,
     composition_score: f64,
     crowd: bool,
@@ -218,14 +222,19 @@ impl Detector {
     fn look(&mut self, at: f64, seen: &Observation) -> Look {
         let rate = seen.rate();
         let scored = self.volume.score(at, rate);
-        self.finding.expected_packets_per_second = scored.expected;
+        self.finding.expected_packets_per_second = scored.expected.max(0.0);
         let volume_score = self.score(scored.exceedance);
         let more = scored.deviation > 0.0;
+        let times = |usual: f64| rate / usual.max(LEAST_CROWD);
+        // A rise that takes an hour is not beyond what the last half hour makes one expect, but beyond the hour of the week.
         let many = more
             && (volume_score >= 1.0
                 || scored.ramp
-                || volume_score >= HALF && rate >= CROWD * scored.expected.max(LEAST_CROWD));
-        self.now.many = if many { self.now.many + seen.seconds } else { 0.0 };
+                || volume_score >= HALF && times(scored.expected) >= CROWD
+                || scored.learned >= 1.0 && times(scored.seasonal) >= SURGE);
+        // A second in between that has less does not make it begin anew.
+        let seconds = if many { seen.seconds } else { -seen.seconds };
+        self.now.many = (self.now.many + seconds).clamp(0.0, 2.0 * CROWD_AFTER);
         let crowd = self.now.many >= CROWD_AFTER && self.knows();
         let distance = self.now.distance.distance;
         let composition_score = if !self.knows() || distance < NEAR {
@@ -262,6 +271,7 @@ impl Detector {
             kind: None,
             foreign: 0.0,
             alike: false,
+            told: true,
             volume_score,
             composition_score,
             crowd,
@@ -273,6 +283,7 @@ impl Detector {
             look.foreign = foreign.packets / seen.seconds.max(1e-3);
             look.kind = Some(foreign.kind);
             look.alike = foreign.alike;
+            look.told = foreign.told;
         }
         look
     }
@@ -288,13 +299,21 @@ impl Detector {
         let level = self.now.level.unwrap_or(0.0);
         let usual = self.usual_rate();
         let raised = seen.rate() >= level + 0.4 * look.foreign || look.volume_score >= 1.0 || look.crowd;
-        // What is told by its sources alone may be a partner's batch; it must be as much as all the rest.
-        let share = if look.kind.is_some_and(vague) {
+        // What is told by its sources alone may be a partner's batch, and newcomers are what a crowd is made of; it must be as
+        // much as all the rest.
+        let told = look.told || !self.crowded(look) && look.kind == Some(Kind::Slow);
+        let share = if !told {
             VAGUE_SHARE
         } else {
             FOREIGN_SHARE
         };
-        !look.alike && look.foreign >= LEAST_FOREIGN && look.foreign >= share * usual && raised
+        // In a crowd it must be much of the crowd, which is more mixed than what was learned.
+        let rest = (seen.rate() - look.foreign).max(usual);
+        !look.alike && look.foreign >= LEAST_FOREIGN && look.foreign >= share * rest && raised
+    }
+
+    fn crowded(&self, look: &Look) -> bool {
+        look.crowd || self.finding.verdict == Verdict::Crowd
     }
 
     fn decide(&mut self, at: f64, seen: &Observation, look: &Look) -> Option<Change> {
@@ -309,7 +328,11 @@ impl Detector {
             let verdict = match was {
                 Verdict::Attack(before) if before == kind || vague(kind) => Verdict::Attack(before),
                 Verdict::Attack(_) => Verdict::Attack(kind),
-                _ if plain(kind) || self.much(seen, look) => Verdict::Attack(kind),
+                _ if plain(kind) && look.foreign >= invariants::fewest(kind) || self.much(seen, look) => {
+                    Verdict::Attack(kind)
+                }
+                // Some of a crowd is always odd.
+                _ if self.crowded(look) => Verdict::Crowd,
                 _ => Verdict::Stealth,
             };
             let lasting = match verdict {

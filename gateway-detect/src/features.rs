@@ -319,6 +319,11 @@ impl Learned {
         self.udp.usual()
     }
 
+    /// Whether customers use UDP, too.
+    pub fn has_quic(&self) -> bool {
+        self.udp_share().unwrap_or(0.0) > 0.02
+    }
+
     /// The usual share of packets from networks that were not met.
     pub fn new_sources(&self) -> Option<f64> {
         self.new.usual()

@@ -79,6 +79,8 @@ pub struct Foreign {
     pub kind: Kind,
     /// They are like all others but for their sources: a partner's batch is so, too.
     pub alike: bool,
+    /// Its kind is told by what the packets are, not by who sends them.
+    pub told: bool,
 }
 
 fn families(seen: &Observation, learned: &Learned) -> [(f64, [f64; KINDS]); FAMILIES] {
@@ -149,11 +151,15 @@ impl Foreign {
         let kind = kind(seen, pool, learned, distance, &surplus, by_kind, packets);
         // A host that cannot keep up completes fewer handshakes, and customers ask again: the crowd's doing.
         let overloaded = learned.sees_answers(seen) && distance.of(Feature::Completion) < -LOUD;
-        if overloaded && matches!(kind, Kind::ManySources | Kind::Slow) {
+        let late = overloaded || distance.of(Feature::ResponseTime) > LOUD;
+        // What came over connections that were not completed is missing, so that the rest, with QUIC's UDP, looks like more.
+        let left_over = kind == Kind::UdpFlood && learned.has_quic() && packets < 0.5 * seen.packets;
+        if late && left_over || overloaded && matches!(kind, Kind::ManySources | Kind::Slow) {
             return Self {
                 packets: 0.0,
                 kind: Kind::ManySources,
                 alike,
+                told: false,
             };
         }
         if transfer(seen, learned, &surplus, &heavy, packets) {
@@ -161,10 +167,22 @@ impl Foreign {
                 packets: 0.0,
                 kind: Kind::FewSources,
                 alike,
+                told: false,
             };
         }
-        Self { packets, kind, alike }
+        let told = told(by_kind, packets) && !matches!(kind, Kind::FewSources | Kind::ManySources);
+        Self {
+            packets,
+            kind,
+            alike,
+            told,
+        }
     }
+}
+
+/// Whether what packets are makes most of what is foreign.
+fn told(by_kind: f64, packets: f64) -> bool {
+    by_kind >= 0.4 * packets && by_kind > 0.0
 }
 
 /// Whether what is foreign is somebody who sends or fetches much over a connection or a few: no attack, however unusual.
@@ -176,7 +194,7 @@ fn transfer(
     packets: f64,
 ) -> bool {
     let established = surplus.get(kind_of::TCP).copied().unwrap_or(0.0);
-    let quic = learned.udp_share().unwrap_or(0.0) > 0.02;
+    let quic = learned.has_quic();
     let others: f64 = surplus
         .iter()
         .enumerate()
@@ -195,7 +213,10 @@ fn transfer(
     if share * heavy.samples < TOO_FEW {
         return by_size;
     }
-    by_size && heavy.first >= MOSTLY * share.min(0.95) && heavy.bulk >= MOSTLY * heavy.first
+    // Within what chance brings (two standard deviations of so many samples).
+    let share = share.min(0.95);
+    let chance = 2.0 * (share * (1.0 - share) / heavy.samples).sqrt();
+    by_size && heavy.first >= MOSTLY * share - chance && heavy.bulk >= MOSTLY * heavy.first
 }
 
 /// The kind of attack that this would be.
@@ -218,7 +239,7 @@ fn kind(
             / all
     };
     let few = sources(pool, learned, packets / seen.packets.max(1.0)).is_some_and(|sources| sources <= FEW);
-    let told = by_kind >= 0.4 * packets && by_kind > 0.0;
+    let told = told(by_kind, packets);
     if told && part(&[kind_of::REFLECTED, kind_of::FRAGMENT]) >= 0.5 {
         return Kind::Reflection;
     }

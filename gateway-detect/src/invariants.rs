@@ -19,6 +19,7 @@ const LEAST_SYN: f64 = 100.0;
 /// The same of packets that were reflected.
 const LEAST_REFLECTED: f64 = 100.0;
 /// Where both are most of what comes, and half as much as usual comes, so few SYNs, or reflected packets, are enough.
+/// Fewer SYNs are what any scanner of the Internet brings.
 const LEAST: (f64, f64) = (30.0, 10.0);
 /// Of a service of which nothing is known yet, so many times more.
 const STRANGER: f64 = 5.0;
@@ -86,6 +87,14 @@ fn bounds(
     }
     let usual = 0.5 * learned.rate();
     (usual.clamp(fewest, least) * seen.seconds, STRANGER_SHARE)
+}
+
+/// Foreign packets a second below which this kind, plain as it is, is no attack.
+pub const fn fewest(kind: Kind) -> f64 {
+    match kind {
+        Kind::Reflection => LEAST.1,
+        _ => LEAST.0,
+    }
 }
 
 fn syns(seen: &Observation, pool: &Pool, learned: &Learned, known: bool) -> Option<Alarm> {

@@ -66,6 +66,8 @@ pub struct Scored {
     pub exceedance: f64,
     /// What was expected.
     pub expected: f64,
+    /// What is usual at this hour of the week, or of the day, whatever the last half hour was like.
+    pub seasonal: f64,
     /// Above (positive) or below the expected, in standard deviations of the logarithm.
     pub deviation: f64,
     /// A slow ramp: the accumulated deviation is beyond its bound.
@@ -184,6 +186,7 @@ impl Volume {
             return Scored {
                 exceedance: 1.0,
                 expected: self.expected(at),
+                seasonal: self.expected(at),
                 deviation: 0.0,
                 ramp: false,
                 learned: self.learned(),
@@ -213,6 +216,7 @@ impl Volume {
         Scored {
             exceedance,
             expected,
+            seasonal: self.size(self.level + look.season),
             // The mean distance of a normal variable is 0.8 standard deviations.
             deviation: distance / (1.25 * self.spread).max(f64::from(GRAIN)),
             ramp,
@@ -273,7 +277,11 @@ impl Volume {
     /// What is expected at a time of which the season says so much.
     fn amount(&self, at: f64, season: f64) -> f64 {
         let trust = self.proof.trust();
-        let y = (1.0 - trust) * self.recent + trust * (self.level + season + self.departure_at(at));
+        self.size((1.0 - trust) * self.recent + trust * (self.level + season + self.departure_at(at)))
+    }
+
+    /// The amount that has this logarithm.
+    fn size(&self, y: f64) -> f64 {
         2.0 * self.unit * y.clamp(-300.0, 300.0).sinh()
     }
 
