@@ -302,11 +302,7 @@ impl Detector {
         // What is told by its sources alone may be a partner's batch, and newcomers are what a crowd is made of; it must be as
         // much as all the rest.
         let told = look.told || !self.crowded(look) && look.kind == Some(Kind::Slow);
-        let share = if !told {
-            VAGUE_SHARE
-        } else {
-            FOREIGN_SHARE
-        };
+        let share = if !told { VAGUE_SHARE } else { FOREIGN_SHARE };
         // In a crowd it must be much of the crowd, which is more mixed than what was learned.
         let rest = (seen.rate() - look.foreign).max(usual);
         !look.alike && look.foreign >= LEAST_FOREIGN && look.foreign >= share * rest && raised
