@@ -28,6 +28,9 @@ const CROWD_AFTER: f64 = 15.0;
 const CROWD: f64 = 1.8;
 /// The same against the hour of the week alone.
 const SURGE: f64 = 2.5;
+/// Connections that are begun and not closed for so many seconds are a slow attack: a crowd that comes suddenly closes its first
+/// ones later, too.
+const SLOW_AFTER: f64 = 20.0;
 /// Packets a second that are not many, however few are usual.
 const LEAST_CROWD: f64 = 100.0;
 /// It is over after so many.
@@ -103,6 +106,8 @@ struct Now {
     level: Option<f64>,
     /// Seconds that there has been much.
     many: f64,
+    /// Seconds that connections have been begun and not closed.
+    slow: f64,
     /// When an alarm was last, and when the volume was last beyond the usual.
     alarmed: Option<f64>,
     crowded: Option<f64>,
@@ -254,7 +259,8 @@ impl Detector {
         // What is half as unusual as an alarm is one if there is as much of it as of everything else.
         let foreign = (composition_score >= HALF).then(|| {
             let (pool, learned) = (&self.now.pool, &self.learned);
-            Foreign::of(seen, pool, learned, &self.usual, &self.now.distance, at)
+            let crowd = crowd || self.finding.verdict == Verdict::Crowd;
+            Foreign::of(seen, pool, learned, &self.usual, &self.now.distance, at, crowd)
         });
         // A transfer of much data is unusual and nobody's concern.
         let foreign = foreign.filter(|foreign| foreign.packets > 0.0 || foreign.kind == Kind::Slow);
@@ -302,7 +308,7 @@ impl Detector {
         // What is told by its sources alone may be a partner's batch, and newcomers are what a crowd is made of; it must be as
         // much as all the rest.
         let told = look.told || !self.crowded(look) && look.kind == Some(Kind::Slow);
-        let share = if !told { VAGUE_SHARE } else { FOREIGN_SHARE };
+        let share = if told { FOREIGN_SHARE } else { VAGUE_SHARE };
         // In a crowd it must be much of the crowd, which is more mixed than what was learned.
         let rest = (seen.rate() - look.foreign).max(usual);
         !look.alike && look.foreign >= LEAST_FOREIGN && look.foreign >= share * rest && raised
@@ -318,12 +324,22 @@ impl Detector {
             self.now.crowded = Some(at);
         }
         let was = self.finding.verdict;
+        let slow = look.kind == Some(Kind::Slow);
+        let seconds = if slow { seen.seconds } else { -seen.seconds };
+        self.now.slow = (self.now.slow + seconds).clamp(0.0, 2.0 * SLOW_AFTER);
         if let Some(kind) = look.kind {
             self.now.alarmed = Some(at);
             // Once it is an attack it stays one while it is unusual; its kind changes only for a plainer one.
             let verdict = match was {
                 Verdict::Attack(before) if before == kind || vague(kind) => Verdict::Attack(before),
                 Verdict::Attack(_) => Verdict::Attack(kind),
+                _ if slow && self.now.slow < SLOW_AFTER => {
+                    if look.crowd {
+                        Verdict::Crowd
+                    } else {
+                        was
+                    }
+                }
                 _ if plain(kind) && look.foreign >= invariants::fewest(kind) || self.much(seen, look) => {
                     Verdict::Attack(kind)
                 }

@@ -102,7 +102,7 @@ fn families(seen: &Observation, learned: &Learned) -> [(f64, [f64; KINDS]); FAMI
 }
 
 impl Foreign {
-    /// Looks at a second whose composition is unusual.
+    /// Looks at a second whose composition is unusual. `crowd`: there is one, or it begins.
     pub fn of(
         seen: &Observation,
         pool: &Pool,
@@ -110,6 +110,7 @@ impl Foreign {
         usual: &Usual,
         distance: &Distance,
         at: f64,
+        crowd: bool,
     ) -> Self {
         let families = families(seen, learned);
         let beyond = |at: usize| {
@@ -125,26 +126,26 @@ impl Foreign {
             0.0
         };
         let by_newcomers = newcomers(pool, learned, at) * seen.packets;
-        // That many are new is what a crowd has too; it counts where something else is odd as well.
-        let odd = [
+        // That many are new is what a crowd has too; it counts where something else is odd as well. Of a crowd, that must be what
+        // the newcomers do: from further away they come in any case, and each for a little.
+        let loud = |features: &[Feature]| features.iter().any(|feature| distance.of(*feature).abs() > LOUD);
+        let behaves = loud(&[
             Feature::SizeDivergence,
-            Feature::TtlDivergence,
-            Feature::Similarity,
             Feature::PortConcentration,
             Feature::BytesPerPacket,
             Feature::Closing,
             Feature::SynShare,
             Feature::UdpShare,
-        ]
-        .into_iter()
-        .any(|feature| distance.of(feature).abs() > LOUD);
+        ]);
+        let odd = behaves || loud(&[Feature::TtlDivergence, Feature::Similarity]);
         let alike = !odd && by_sources > 0.0;
-        let by_newcomers = if odd && distance.of(Feature::NewSources) > LOUD {
+        let by_newcomers = if (behaves || odd && !crowd) && distance.of(Feature::NewSources) > LOUD {
             by_newcomers
         } else {
             0.0
         };
-        let packets = [by_kind, beyond(1), beyond(2), by_sources, by_newcomers]
+        let by_ttl = if crowd && !behaves { 0.0 } else { beyond(2) };
+        let packets = [by_kind, beyond(1), by_ttl, by_sources, by_newcomers]
             .into_iter()
             .fold(0.0, f64::max);
         let surplus = families.first().map_or([0.0; KINDS], |family| family.1);
