@@ -19,8 +19,8 @@ use crate::{
     verdict::{Carrier, Kind, Verdict},
 };
 
-/// Carriers that are named.
-const CARRIERS: usize = 10;
+/// Carriers that are kept: as many as are banned at once, unless the policy says otherwise.
+const CARRIERS: usize = 100;
 /// Sources that are few.
 const FEW: f64 = 50.0;
 /// Samples of a source without which it is none of the few.

@@ -24,7 +24,7 @@ pub mod verdict;
 pub mod volume;
 
 /// The layout of a written [`Detector`]: raise it when anything that is saved of one is added, removed or changed.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 pub use detector::{Detector, Settings};
 pub use observe::{Observation, Sighting};

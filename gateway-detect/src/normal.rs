@@ -6,7 +6,8 @@
 //! - How many send more than so much in a second ([`Normal::hit`])? Of the sources that are there in a minute, the share
 //!   that has such a second in it. The number of sources is the kernel's own count, so those that send too little to be sampled
 //!   count too.
-//! - How many lie within these networks ([`Normal::hit_by_prefixes`])? Of the different sources of seven days.
+//! - How many lie within these networks ([`Normal::hit_by_prefixes`])? Of the different sources of seven days. Where each is a single
+//!   source, they are no more than that many of the sources that the kernel counts in a minute.
 //!
 //! **How sure.** Each answer is an upper bound of 99 %: of a hundred answers one may be below the truth, by a little. For sources
 //! that are hardly ever sampled (those that send fewer packets in seven days than one sample stands for) an estimate stands, from how
@@ -46,6 +47,8 @@ const GAP: f64 = 2.5;
 /// A minute counts if it and so many seconds before it were quiet: the count of its sources may be that of the minute
 /// before, which an attack would have swollen.
 const QUIET_BEFORE: f64 = 120.0;
+/// The kernel's count of a minute's sources may be off by this: see `gateway_core::profile`.
+const COUNT_ERROR: f64 = 0.05;
 /// Bytes of a frame of which there may be some, though none was sampled: a full Ethernet frame.
 const FRAME: f64 = 1_514.0;
 /// Days whose peaks are kept.
@@ -138,6 +141,9 @@ pub struct Normal {
     rates: Rates,
     sources: Sources,
     peaks: [Peaks; DAYS],
+    /// Different sources of the last minute that counts; not kept, for after a restart it may be another hour.
+    #[serde(skip)]
+    present: Option<f64>,
 }
 
 impl Normal {
@@ -189,6 +195,7 @@ impl Normal {
             self.rates
                 .age((-std::f64::consts::LN_2 / HALF_LIFE_MINUTES).exp());
             self.rates.keep(&minute, sources);
+            self.present = Some(sources);
         }
     }
 
@@ -265,7 +272,19 @@ impl Normal {
 
     /// The share of normal sources within these prefixes; nothing while too little is known.
     pub fn hit_by_prefixes(&self, prefixes: &[IpNet]) -> Option<f64> {
-        self.known().then(|| self.sources.share_within(prefixes))
+        self.known().then(|| {
+            let share = self.sources.share_within(prefixes);
+            self.counted(prefixes).map_or(share, |counted| share.min(counted))
+        })
+    }
+
+    /// So many sources are so many at most, of those that the kernel counted in a minute: nothing where a prefix is more than one
+    /// source, or none were counted.
+    fn counted(&self, prefixes: &[IpNet]) -> Option<f64> {
+        let usual = self.rates.sources() / self.rates.minutes();
+        let sources = (1.0 - COUNT_ERROR) * self.present?.min(usual);
+        let single = sources >= 1.0 && prefixes.iter().all(|prefix| self.sources.is_one(prefix));
+        single.then(|| (prefixes.len() as f64 / sources).min(1.0))
     }
 
     /// The most that everybody together sent in a second of the last seven days, by day's granularity.

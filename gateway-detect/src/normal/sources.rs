@@ -258,6 +258,13 @@ impl Sources {
         }
     }
 
+    /// Whether this is no more than one source.
+    pub(super) fn is_one(&self, prefix: &IpNet) -> bool {
+        let (v6, _, length) = bits(prefix);
+        let one = if v6 { self.v6.length } else { self.v4.length };
+        one > 0 && length >= one
+    }
+
     /// The share of sources that have an address in common with these prefixes, with the upper side of what is not sure.
     pub(super) fn share_within(&self, prefixes: &[IpNet]) -> f64 {
         let mut met = [vec![false; self.v4.len()], vec![false; self.v6.len()]];

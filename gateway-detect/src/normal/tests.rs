@@ -286,6 +286,26 @@ fn nothing_is_said_while_too_little_is_known() {
 }
 
 #[test]
+fn single_sources_are_no_more_than_so_many_of_those_that_are_counted() {
+    let (mut normal, dice) = (Normal::default(), Dice::new(5));
+    minutes(&mut normal, &dice, 0.02, 60, &[]);
+    let share = |prefixes: &[IpNet]| normal.hit_by_prefixes(prefixes).unwrap();
+    let strangers: Vec<IpNet> = (0..3).map(|n| source(0x0050_0000 + n)).collect();
+    // 300 sources a minute, counted to 5 %.
+    for count in 1..=3 {
+        let most = share(&strangers[..count]);
+        assert!((most - count as f64 / 285.0).abs() < 1e-9, "{count}: {most}");
+    }
+    // Nobody counted how many of a network there are.
+    let network = [IpNet::new(strangers[0].addr(), 24).unwrap().trunc()];
+    assert!(share(&network) > 1.0 / 285.0, "{}", share(&network));
+    // After a restart it may be another hour.
+    let saved = serde_json::to_string(&normal).unwrap();
+    let again: Normal = serde_json::from_str(&saved).unwrap();
+    assert!(again.hit_by_prefixes(&strangers).unwrap() > share(&strangers));
+}
+
+#[test]
 fn minutes_after_an_attack_do_not_count_its_sources() {
     let mut normal = Normal::default();
     let busy = || (0..30).map(|n| sighting(source(n), 1.0)).collect();
