@@ -211,6 +211,11 @@ impl Detector {
         })
     }
 
+    /// How much of what is needed was learned, 0 to 1.
+    pub fn learned(&self) -> f64 {
+        (self.learned.seconds / LEARNING_SECONDS).min(1.0)
+    }
+
     fn knows(&self) -> bool {
         self.learned.seconds >= LEARNING_SECONDS
     }

@@ -4,7 +4,7 @@
 //! normal sources *from above*: what is not known counts against the step.
 //!
 //! - How many send more than so much in a second ([`Normal::hit`])? Of the sources that are there in a minute, the share
-//!   that has such a second in it. The number of sources is the kernel's own count, so those that send too little to be sampled
+//!   that has such a second in it, for the ten minutes of a step. The number of sources is the kernel's own count, so those that send too little to be sampled
 //!   count too.
 //! - How many lie within these networks ([`Normal::hit_by_prefixes`])? Of the different sources of seven days. Where each is a single
 //!   source, they are no more than that many of the sources that the kernel counts in a minute.
@@ -28,6 +28,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use self::{
+    bounds::poisson_most,
     rates::{Minute, Rates, What},
     sources::Sources,
 };
@@ -49,6 +50,8 @@ const GAP: f64 = 2.5;
 const QUIET_BEFORE: f64 = 120.0;
 /// The kernel's count of a minute's sources may be off by this: see `gateway_core::profile`.
 const COUNT_ERROR: f64 = 0.05;
+/// Minutes that a step lasts, unless the policy says otherwise: the share is that of their sources.
+const STEP_MINUTES: f64 = 10.0;
 /// Bytes of a frame of which there may be some, though none was sampled: a full Ethernet frame.
 const FRAME: f64 = 1_514.0;
 /// Days whose peaks are kept.
@@ -262,6 +265,13 @@ impl Normal {
                 above / self.rates.minutes() * self.sources.share_of_largest(v4, v6)
             }
         };
+        // What usually happens to so many may happen to a few more while the step lasts.
+        let there = STEP_MINUTES
+            * self
+                .present
+                .unwrap_or(f64::INFINITY)
+                .min(sources / self.rates.minutes());
+        let share = share.max(poisson_most(share * there) / there.max(1.0));
         Some(share.min(1.0))
     }
 

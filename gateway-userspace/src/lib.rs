@@ -15,6 +15,7 @@ pub mod explain;
 pub mod export;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+pub mod geo;
 pub mod guard;
 pub mod inventory;
 pub mod kernel;
@@ -24,6 +25,7 @@ mod notify;
 pub mod policy;
 pub mod replay;
 pub mod series;
+mod stamp;
 pub mod state;
 pub mod traffic;
 pub mod twin;

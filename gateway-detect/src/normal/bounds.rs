@@ -18,6 +18,25 @@ pub(super) fn poisson_upper(count: f64, z: f64) -> f64 {
     next * root.powi(3)
 }
 
+/// So many will be counted at most where so many are to be expected, in 99 of 100 cases (Poisson).
+pub(super) fn poisson_most(mean: f64) -> f64 {
+    // Beyond this the normal distribution is near enough, and `exp` has digits to this.
+    if mean > 100.0 {
+        return (mean + ONE_IN_100 * mean.sqrt() + 1.0).ceil();
+    }
+    let (mut most, mut term) = (0.0, (-mean).exp());
+    let mut below = term;
+    while below < 0.99 {
+        most += 1.0;
+        term *= mean / most;
+        if term < 1e-12 && most > mean {
+            break;
+        }
+        below += term;
+    }
+    most
+}
+
 /// A lower bound of the probability that at least `least` of `packets` are sampled, each with probability `p`.
 ///
 /// Exact where few are asked for. Above, the median of a binomial count is no less than its mean rounded down (Kaas and
@@ -67,6 +86,27 @@ mod tests {
             let bound = poisson_upper(count, ONE_IN_100);
             assert!((bound / exact - 1.0).abs() < 0.01, "{count}: {bound}");
         }
+    }
+
+    #[test]
+    fn what_will_be_counted_is_the_quantile_of_the_tables() {
+        // Quantiles of 99 %.
+        for (mean, most) in [
+            (0.0, 0.0),
+            (0.01, 0.0),
+            (0.02, 1.0),
+            (0.6, 3.0),
+            (1.0, 4.0),
+            (10.0, 18.0),
+            (100.0, 124.0),
+        ] {
+            assert!(
+                (poisson_most(mean) - most).abs() < 0.5,
+                "{mean}: {}",
+                poisson_most(mean)
+            );
+        }
+        assert!((124.0..=126.0).contains(&poisson_most(100.001)));
     }
 
     /// The tail by the definition, for numbers small enough.

@@ -41,6 +41,8 @@ fn policy(services: Vec<Service>) -> Policy {
         },
         protect: Vec::new(),
         sflow: None,
+        webhook: None,
+        geo: None,
         anomaly: crate::policy::model::Anomaly::default(),
         sampling: crate::policy::model::Sampling {
             one_in: 0,

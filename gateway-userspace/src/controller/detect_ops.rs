@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gateway_detect::Settings;
 use tokio::{
     sync::watch,
     task::JoinHandle,
@@ -21,9 +20,8 @@ use super::{
 use crate::{
     api::error::Failure,
     compile::DEFAULT,
-    detect::{Detection, Look, Roster, Watched},
+    detect::{Detection, Look, Roster},
     kernel::ServiceProfile,
-    policy::model::{Policy, Service},
 };
 
 /// How often everything is looked at.
@@ -54,7 +52,7 @@ impl Engine {
     pub(super) fn look(&mut self, known: Option<&str>) -> Result<Look, Failure> {
         let policy = &self.in_force.prepared.policy;
         let key = format!("{} {}", self.in_force.revision, self.in_force.prepared.sha256);
-        let roster = (known != Some(&key)).then(|| roster(key, policy));
+        let roster = (known != Some(&key)).then(|| Roster::of(key, policy));
         let enabled = policy.anomaly.enabled;
         let profiles = if enabled {
             self.fresh_profiles()?
@@ -82,55 +80,6 @@ impl Engine {
         }
         Ok((self.detection(), self.clock.now()))
     }
-}
-
-/// Who is watched under a policy.
-fn roster(key: String, policy: &Policy) -> Roster {
-    let sensitivity = policy.anomaly.sensitivity;
-    let source = (policy.source.ipv4_prefix, policy.source.ipv6_prefix);
-    let settings = |source_ports| Settings {
-        sensitivity: sensitivity.per_second(),
-        source_ports,
-    };
-    let watched = |service: &Service| Watched {
-        service: Arc::from(service.name.as_str()),
-        settings: settings(
-            service
-                .source_ports
-                .iter()
-                .map(|range| range.first..=range.last)
-                .collect(),
-        ),
-        network: match service.per_network {
-            Some(tier) => (tier.ipv4_prefix, tier.ipv6_prefix),
-            None => networks(source),
-        },
-    };
-    let services = policy.services.iter();
-    let services = services.filter(|service| service.profile && service.anomaly);
-    let rest = policy.default.profile.then(|| Watched {
-        service: Arc::from(DEFAULT),
-        settings: settings(Vec::new()),
-        network: networks(source),
-    });
-    Roster {
-        enabled: policy.anomaly.enabled,
-        sensitivity: sensitivity.to_string(),
-        sampled: policy.sampling.one_in != 0,
-        source,
-        services: if policy.anomaly.enabled {
-            services.map(watched).chain(rest).collect()
-        } else {
-            Vec::new()
-        },
-        key,
-    }
-}
-
-/// Networks as they are cut where nobody says otherwise; one is never smaller than a source.
-fn networks(source: (u8, u8)) -> (u8, u8) {
-    let (v4, v6) = crate::traffic::Cut::default().network;
-    (v4.min(source.0), v6.min(source.1))
 }
 
 /// Looks at everything once a second, and saves, until `stop` changes.

@@ -37,6 +37,7 @@ use crate::{
     guard::{self, Neighbours},
     kernel::{Attachment, ListContents, SourceSlots, XdpMode, XdpModeChoice},
     lists::{ListBook, Overlay},
+    notify::webhook::Webhook,
     state::{History, StateError, Store},
     traffic::Traffic,
 };
@@ -96,6 +97,8 @@ pub struct Engine {
     pub(super) detection: Arc<Detection>,
     /// How the export of samples stands.
     pub(super) export: Arc<Stand>,
+    /// Who is told of anomalies.
+    pub(super) webhook: Arc<Webhook>,
     /// Where those are found who must not be cut off.
     pub(super) neighbours: Box<dyn Neighbours>,
     /// The faults that were told as events and have not ended, with the interface that each is about.
@@ -176,6 +179,7 @@ impl Engine {
             traffic: Arc::default(),
             detection: Arc::new(detection),
             export: Arc::default(),
+            webhook: Arc::default(),
             neighbours: Box::<guard::System>::default(),
             faults: Vec::new(),
             rates: Rates::default(),

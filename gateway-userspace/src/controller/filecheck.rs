@@ -1,33 +1,14 @@
 //! What the policy file says now, without reading it again while it does not change.
 
 use std::{
-    fs::{self, Metadata},
-    io,
-    os::unix::fs::MetadataExt as _,
+    fs, io,
     path::{Path, PathBuf},
 };
 
-use crate::policy::{bounds, sha256_hex};
-
-/// What tells one state of a file from another.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Stamp {
-    place: (u64, u64),
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            place: (metadata.dev(), metadata.ino()),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-}
+use crate::{
+    policy::{bounds, sha256_hex},
+    stamp::Stamp,
+};
 
 /// A watched file.
 #[derive(Clone, Debug)]

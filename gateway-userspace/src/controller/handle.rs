@@ -121,7 +121,8 @@ impl Handle {
             ));
         }
         let (within, force) = (request.confirm_within_seconds, request.force);
-        let prepared = off_loop(move || Prepared::from_text(&request.text, &request.path)).await??;
+        let prepared =
+            off_loop(move || Prepared::from_text(&request.text, &request.path)?.usable()).await??;
         self.change(move |engine| engine.apply_guarded(prepared, within, force, Some(peer)))
             .await
     }
@@ -156,7 +157,8 @@ impl Handle {
     pub async fn reload(&self) -> Result<PolicyApplied, Failure> {
         let path = self.call(|engine| Ok(engine.policy_file())).await?;
         settle::settled(&path).await;
-        let prepared: Result<Prepared, PolicyErrors> = off_loop(move || Prepared::from_file(&path)).await?;
+        let prepared: Result<Prepared, PolicyErrors> =
+            off_loop(move || Prepared::from_file(&path)?.usable()).await?;
         let prepared = prepared?;
         self.change(move |engine| engine.reload(prepared)).await
     }

@@ -9,6 +9,7 @@
 //! - `backend` is the seam to the kernel and the clocks, where tests put their own
 //! - `start` finds out what a start puts in force, and what became of a policy that waited for confirmation
 //! - `detect_ops` feeds the detectors (`detect`), which have a lock and tasks of their own
+//! - `outside` lets the webhook hear of anomalies, and follows the database of countries
 //! - `upkeep` is what happens by itself, `heartbeat` the sign of life for the kernel
 //! - `access` is who may connect to the control socket
 
@@ -31,6 +32,7 @@ mod list_ops;
 mod listen;
 pub mod logging;
 mod notices;
+mod outside;
 pub mod policy_ops;
 mod prepare;
 mod rates;

@@ -39,9 +39,15 @@ impl Prepared {
         Self::gather(loaded.policy, loaded.text, &path.to_string_lossy(), warnings)
     }
 
+    /// The same, if the files that it names besides lists can be used. A start does without this: it does not wait for a database
+    /// of countries.
+    pub fn usable(self) -> Result<Self, PolicyErrors> {
+        policy::files::check(&self.policy, folder(&self.path), true)?;
+        Ok(self)
+    }
+
     fn gather(policy: Policy, text: String, path: &str, warnings: Vec<String>) -> Result<Self, PolicyErrors> {
-        let folder = Path::new(path).parent().unwrap_or(Path::new("/"));
-        let base = policy::lists::contents(&policy, folder)?;
+        let base = policy::lists::contents(&policy, folder(path))?;
         Ok(Self {
             sha256: sha256_hex(text.as_bytes()),
             policy,
@@ -56,4 +62,9 @@ impl Prepared {
     pub fn has_service(&self, name: &str) -> bool {
         self.policy.services.iter().any(|service| service.name == name)
     }
+}
+
+/// The folder that a policy's file lies in.
+pub(super) fn folder(path: &str) -> &Path {
+    Path::new(path).parent().unwrap_or(Path::new("/"))
 }

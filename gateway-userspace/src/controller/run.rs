@@ -14,7 +14,7 @@ use super::{
     engine::{Engine, Parts, StartError},
     handle::{Handle, off_loop},
     listen::{ControlSocket, ListenError, bind_web},
-    logging,
+    logging, outside,
     prepare::Prepared,
     react::act,
     start::Choice,
@@ -311,6 +311,10 @@ async fn serve(
     ));
     let between = watch_between(handle.clone(), Arc::clone(&detection), stopping.clone());
     let between = tokio::spawn(between);
+    let outside = outside::follow(handle.clone(), Arc::clone(&detection), stopping.clone());
+    let outside = tokio::spawn(outside);
+    let webhook = handle.call(|engine| Ok(engine.webhook())).await?;
+    let webhook = tokio::spawn(webhook.deliver(notify::webhook::Patience::default(), stopping.clone()));
     let acts = tokio::spawn(act(handle.clone(), Arc::clone(&detection), stopping.clone()));
     let seconds = tokio::spawn(watch_seconds(handle.clone(), detection, stopping.clone()));
     let heartbeat = tokio::spawn(handle.clone().heartbeat(stopping.clone()));
@@ -352,7 +356,9 @@ async fn serve(
     let _ = closed.await;
     // The receivers are gone only when their tasks have ended already.
     let _ = stop.send(true);
-    for task in [control, web, upkeep, heartbeat, export, seconds, between, acts] {
+    for task in [
+        control, web, upkeep, heartbeat, export, seconds, between, acts, outside, webhook,
+    ] {
         let _ = task.await;
     }
     if let Ok(Err(error)) = samples.await {

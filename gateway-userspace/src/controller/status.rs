@@ -121,6 +121,8 @@ impl Engine {
         problems.extend(policy.difference.clone());
         problems.extend(self.backend.handshake_faults());
         problems.extend(self.export.fault());
+        problems.extend(self.webhook.fault());
+        problems.extend(self.detection.geo().fault());
         if losses.uncounted > 0 {
             problems.push(format!(
                 "{} packets were judged and not counted; please report this fault",
@@ -287,6 +289,7 @@ impl Engine {
             profiles: self.profiled(&counters)?,
             anomalies: self.detection.observe(&self.seen.series, self.clock.now()),
             lost_exports: self.export.lost(),
+            lost_webhooks: self.webhook.lost(),
             counters,
             attachments: self.backend.attachments()?,
             pending: u64::from(self.waiting.is_some()),

@@ -47,6 +47,14 @@ pub(super) fn write_down(service: &str, detector: &Detector) -> Option<Vec<u8>> 
     }
 }
 
+/// A detector as it is after a restart: with what it has learned, and nothing of the last seconds. Nothing if it cannot be
+/// written down and read back, which is told.
+pub(crate) fn restarted(service: &str, detector: &Detector) -> Option<Detector> {
+    let mut dormant = Dormant::default();
+    dormant.lay_down(service, detector, 0.0);
+    dormant.wake(service)
+}
+
 impl Dormant {
     /// Keeps what was learned of a service that is not watched any more.
     pub(super) fn lay_down(&mut self, service: &str, detector: &Detector, at: f64) {

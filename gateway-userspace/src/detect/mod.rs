@@ -7,6 +7,7 @@
 //! - [`Detection::see`] takes samples in (`sightings`), as `controller/samples.rs` reads them
 //! - [`Detection::tick`] and [`Detection::glance`] take readings of the kernel's profiles in (`reading`), as
 //!   `controller/detect_ops.rs` makes them: every second, and ten times a second of those that [`Detection::suspects`] names
+//! - `roster` says who is watched under a policy
 //! - `book` holds the detectors and what they found; who is watched follows from the policy ([`Roster`])
 //! - `dormant` keeps what was learned of services that went, `saved` the file that outlives the controller
 //! - `telling` puts findings into the words of the API and of events
@@ -24,6 +25,7 @@
 mod book;
 mod dormant;
 mod reading;
+mod roster;
 mod saved;
 mod show;
 mod sightings;
@@ -47,13 +49,19 @@ use self::{
 pub use self::{
     book::{Roster, Turn, Watched},
     dormant::{KEPT_SECONDS, MOST, MOST_BYTES},
+    saved::{FILE, Unreadable, learned},
     sightings::{A_SECOND, IN_BETWEEN, Lengths},
-    telling::{figure, label},
+    telling::{figure, label, time as moment},
+};
+pub(crate) use self::{
+    dormant::restarted,
+    sightings::{Reservoir, sighting},
 };
 use crate::{
     api::peer::Peer,
     controller::backend::Moment,
     events::{Entry, EventLog, Kind},
+    geo::Geo,
     kernel::ServiceProfile,
     state::{StateError, Store},
     traffic::Batch,
@@ -89,6 +97,8 @@ pub struct Detection {
     sightings: Mutex<Sightings>,
     book: Mutex<Book>,
     turns: broadcast::Sender<Arc<Turn>>,
+    /// Where countries are looked up.
+    geo: Arc<Geo>,
     /// Held while the file is written: two writers would share one file on its way.
     saving: Mutex<()>,
     /// Why the last write failed, until one succeeds.
@@ -132,6 +142,7 @@ impl Detection {
             sightings: Mutex::default(),
             book: Mutex::new(book),
             turns: broadcast::Sender::new(BEHIND),
+            geo: Arc::default(),
             saving: Mutex::default(),
             fault: Mutex::default(),
         }
@@ -148,9 +159,15 @@ impl Detection {
         book.services.get(service).map(|watch| ask(&watch.detector))
     }
 
+    /// Where countries are looked up.
+    pub(crate) fn geo(&self) -> Arc<Geo> {
+        Arc::clone(&self.geo)
+    }
+
     /// Takes samples in.
     pub fn see(&self, batch: &Batch) {
-        lock(&self.sightings).add(batch);
+        let countries = self.geo.now();
+        lock(&self.sightings).add(batch, countries.as_deref());
     }
 
     /// What the present roster was made from.

@@ -13,8 +13,12 @@
 //!
 //! Numbers are little-endian. It is written service by service, so that no copy of everything is in memory.
 
-use std::io::{self, Write};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
 
+use gateway_detect::Detector;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -24,8 +28,8 @@ use crate::{
     state::{StateError, Store},
 };
 
-/// The file's name.
-pub(super) const FILE: &str = "detectors";
+/// The file's name in the state directory.
+pub const FILE: &str = "detectors";
 const MAGIC: [u8; 8] = *b"weirdet\n";
 /// The version of the file's layout; that of detectors has a number of its own.
 const VERSION: u32 = 1;
@@ -72,11 +76,29 @@ pub(super) enum Loaded {
 
 /// Why a file's bytes say nothing.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-enum Unreadable {
+pub enum Unreadable {
+    /// Another version wrote it.
     #[error("it is of another version of weir")]
     Version,
+    /// It is not what was written.
     #[error("it is damaged: {0}")]
     Damaged(&'static str),
+}
+
+/// When such a file was written, in seconds since 1970, and what it has learned of each service.
+///
+/// # Errors
+/// Where the bytes are of another version, or damaged.
+pub fn learned(bytes: &[u8]) -> Result<(f64, BTreeMap<String, Detector>), Unreadable> {
+    let Saved { at, mut learned, .. } = parse(bytes)?;
+    let names: Vec<String> = learned.services.keys().cloned().collect();
+    let mut detectors = BTreeMap::new();
+    for name in names {
+        let read = learned.wake(&name);
+        let detector = read.ok_or(Unreadable::Damaged("a detector cannot be read back"))?;
+        detectors.insert(name, detector);
+    }
+    Ok((at, detectors))
 }
 
 /// Reads the file.

@@ -18,6 +18,7 @@ use ipnet::IpNet;
 
 use crate::{
     compile::prefix,
+    geo::Database,
     traffic::{Batch, Missed, Named},
 };
 
@@ -40,14 +41,15 @@ pub(super) struct Cuts {
 
 /// A random choice of fixed size from all that came (algorithm R: Vitter, Random Sampling with a Reservoir, 1985).
 #[derive(Clone, Debug, Default)]
-struct Reservoir {
+pub(crate) struct Reservoir {
     kept: Vec<Sighting>,
     came: u64,
     weight: f64,
 }
 
 impl Reservoir {
-    fn add(&mut self, sighting: Sighting, most: usize, random: u64) {
+    /// Takes one in, as `random` (uniform) has it, and keeps at most so many.
+    pub(crate) fn add(&mut self, sighting: Sighting, most: usize, random: u64) {
         self.came += 1;
         self.weight += sighting.weight;
         if self.kept.len() < most {
@@ -58,7 +60,7 @@ impl Reservoir {
     }
 
     /// What is kept, with weights that stand for all that came.
-    fn take(self) -> Vec<Sighting> {
+    pub(crate) fn take(self) -> Vec<Sighting> {
         let mut kept = self.kept;
         if self.came > kept.len() as u64 {
             let weight: f64 = kept.iter().map(|sighting| sighting.weight).sum();
@@ -110,7 +112,7 @@ impl Sightings {
     }
 
     /// Takes a batch in.
-    pub(super) fn add(&mut self, batch: &Batch) {
+    pub(super) fn add(&mut self, batch: &Batch, countries: Option<&Database>) {
         let Some(last) = batch.samples.last() else { return };
         // As in the tables of traffic: what never came is spread over what did.
         let gone = self.missed.since(last.sample.head.missed);
@@ -123,16 +125,16 @@ impl Sightings {
         for named in &batch.samples {
             // Answers to this host's own sockets are no service's traffic.
             if named.reason != Reason::Reply {
-                self.one(named, scale);
+                self.one(named, scale, countries);
             }
         }
     }
 
-    fn one(&mut self, named: &Named, scale: f64) {
+    fn one(&mut self, named: &Named, scale: f64, countries: Option<&Database>) {
         let Some((service, network)) = self.cuts.networks.get_key_value(&named.service) else {
             return;
         };
-        let Some(sighting) = sighting(named, scale, self.cuts.source, *network) else {
+        let Some(sighting) = sampled(named, scale, (self.cuts.source, *network), countries) else {
             return;
         };
         // xorshift64 (Marsaglia, Xorshift RNGs, 2003).
@@ -175,36 +177,54 @@ impl Sightings {
 }
 
 /// A sample as the detectors see it; nothing for what is no IP packet.
-fn sighting(named: &Named, scale: f64, source_cut: Lengths, network_cut: Lengths) -> Option<Sighting> {
+fn sampled(
+    named: &Named,
+    scale: f64,
+    cuts: (Lengths, Lengths),
+    countries: Option<&Database>,
+) -> Option<Sighting> {
     let head = &named.sample.head;
     let frame = Slice {
         bytes: &named.sample.bytes,
         wire_length: head.length,
     };
     let packet = parse(&frame).ok()?;
+    let mut sighting = sighting(&packet, named.verdict, cuts, countries)?;
+    sighting.weight = f64::from(head.one_in) * scale;
+    Some(sighting)
+}
+
+/// A packet as the detectors see it, standing for itself alone; nothing for what is no IP packet. `cuts`: how its source is cut,
+/// and its network.
+pub(crate) fn sighting(
+    packet: &Packet,
+    verdict: Verdict,
+    (source_cut, network_cut): (Lengths, Lengths),
+    countries: Option<&Database>,
+) -> Option<Sighting> {
     if matches!(packet.network, Network::Other(_)) {
         return None;
     }
     let v6 = matches!(packet.network, Network::V6);
     let address = prefix::address(v6, &packet.source);
     let cut = |(v4, six): Lengths| Some(IpNet::new(address, if v6 { six } else { v4 }).ok()?.trunc());
-    let (source_port, destination_port) = ports(&packet);
+    let (source_port, destination_port) = ports(packet);
     Some(Sighting {
-        weight: f64::from(head.one_in) * scale,
+        weight: 1.0,
         source: cut(source_cut)?,
         network: cut(network_cut)?,
         protocol: packet.protocol,
         source_port,
         destination_port,
-        length: head.length,
+        length: packet.length,
         tcp_flags: if packet.protocol == ipv4::TCP {
             packet.tcp_flags
         } else {
             0
         },
         connection: packet.connection,
-        dropped: named.verdict != Verdict::Pass,
-        country: None,
+        dropped: verdict != Verdict::Pass,
+        country: countries.and_then(|countries| countries.country(address)),
     })
 }
 
@@ -243,8 +263,8 @@ mod tests {
         let mut sightings = watching(&["shop"]);
         let mut lost = named(0xc000_0201, 0x02, 100, Reason::SourcePackets);
         lost.sample.head.missed = 100;
-        sightings.add(&batch(vec![named(0xc000_0201, 0x02, 100, Reason::Pass)]));
-        sightings.add(&batch(vec![lost]));
+        sightings.add(&batch(vec![named(0xc000_0201, 0x02, 100, Reason::Pass)]), None);
+        sightings.add(&batch(vec![lost]), None);
         assert_eq!(sightings.lately(), [(Arc::from("shop"), 300.0)]);
         assert!(sightings.lately().is_empty());
         let second = sightings.take_second();
@@ -266,10 +286,10 @@ mod tests {
     #[test]
     fn who_is_not_watched_and_answers_are_left_out() {
         let mut sightings = watching(&["other"]);
-        sightings.add(&batch(vec![named(0xc000_0201, 0x02, 100, Reason::Pass)]));
+        sightings.add(&batch(vec![named(0xc000_0201, 0x02, 100, Reason::Pass)]), None);
         assert!(sightings.take_second().is_empty());
         let mut sightings = watching(&["shop"]);
-        sightings.add(&batch(vec![named(0xc000_0201, 0x02, 100, Reason::Reply)]));
+        sightings.add(&batch(vec![named(0xc000_0201, 0x02, 100, Reason::Reply)]), None);
         assert!(sightings.take_second().is_empty());
     }
 
@@ -282,7 +302,7 @@ mod tests {
                 let source = 0x0a00_0000 + u32::from(round >= 5) * 0x10_0000 + number;
                 named(source, 0x02, 100, Reason::Pass)
             });
-            sightings.add(&batch(samples.collect()));
+            sightings.add(&batch(samples.collect()), None);
         }
         let between = sightings.take_between("shop");
         assert_eq!(between.len(), IN_BETWEEN);

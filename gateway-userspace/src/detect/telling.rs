@@ -16,7 +16,7 @@ const CARRIERS: usize = 20;
 const IN_SENTENCE: usize = 3;
 
 /// A time in seconds since 1970; the first moment there is for what is before all times.
-pub(super) fn time(seconds: f64) -> Timestamp {
+pub fn time(seconds: f64) -> Timestamp {
     Timestamp::from_millisecond((seconds * 1e3).round() as i64).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 

@@ -59,6 +59,8 @@ pub struct Observed {
     pub sha256: String,
     /// Datagrams of samples that did not reach the collector.
     pub lost_exports: u64,
+    /// Messages of the webhook that were not delivered.
+    pub lost_webhooks: u64,
     /// What the services' traffic looks like.
     pub profiles: Vec<Profiled>,
     /// What departs from the usual.
@@ -199,7 +201,7 @@ fn table(observed: &Observed) -> Vec<MetricFamily> {
         ),
         family(
             "weir_lost_total",
-            "What was lost: packets refused because every try at a bucket lost its race, packets not counted, notices of blocks and samples that did not fit their ring, events above the rate, sFlow datagrams that could not be sent.",
+            "What was lost: packets refused because every try at a bucket lost its race, packets not counted, notices of blocks and samples that did not fit their ring, events above the rate, sFlow datagrams that could not be sent, and messages of the webhook that were not delivered.",
             MetricType::COUNTER,
             vec![
                 counter_of(losses.lost_race, &[("what", "lost_race")]),
@@ -208,6 +210,7 @@ fn table(observed: &Observed) -> Vec<MetricFamily> {
                 counter_of(observed.lost_events, &[("what", "event")]),
                 counter_of(losses.sample, &[("what", "sample")]),
                 counter_of(observed.lost_exports, &[("what", "sflow")]),
+                counter_of(observed.lost_webhooks, &[("what", "webhook")]),
             ],
         ),
     ]
@@ -285,6 +288,7 @@ mod tests {
             profiles: Vec::new(),
             anomalies: Anomalies::default(),
             lost_exports: 7,
+            lost_webhooks: 8,
         };
         let text = render(&observed).unwrap();
         for line in [

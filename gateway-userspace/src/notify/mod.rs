@@ -1,4 +1,8 @@
+//! Who outside is told what: systemd, here, and whoever wants to hear of anomalies (`webhook`).
+//!
 //! What systemd is told (`Type=notify-reload`); nothing happens where there is no systemd.
+
+pub(crate) mod webhook;
 
 use std::time::Duration;
 

@@ -2,12 +2,12 @@
 
 use super::{
     bounds,
-    model::{Anomaly, Period, Sensitivity},
+    model::{Anomaly, Period, Sensitivity, Webhook},
     walk::{Item, Section, Sink},
+    webhook,
 };
 
-const KEYS: [&str; 2] = ["enabled", "sensitivity"];
-const LATER: [(&str, &str); 1] = [("webhook", "the webhook of anomalies")];
+const KEYS: [&str; 3] = ["enabled", "sensitivity", "webhook"];
 
 const PERIODS: [(&str, Period); 4] = [
     ("hour", Period::Hour),
@@ -16,13 +16,13 @@ const PERIODS: [(&str, Period); 4] = [
     ("month", Period::Month),
 ];
 
-/// Reads `[anomaly]`, or its defaults.
-pub(super) fn anomaly(root: &Section<'_>, sink: &mut Sink<'_>) -> Anomaly {
+/// Reads `[anomaly]`, or its defaults, and who is told.
+pub(super) fn anomaly(root: &Section<'_>, sink: &mut Sink<'_>) -> (Anomaly, Option<Webhook>) {
     let mut anomaly = Anomaly::default();
     let Some(section) = root.section("anomaly", sink) else {
-        return anomaly;
+        return (anomaly, None);
     };
-    section.check_keys(&KEYS, &LATER, sink);
+    section.check_keys(&KEYS, &[], sink);
     if let Some(item) = section.get("enabled") {
         anomaly.enabled = item.boolean(sink).unwrap_or(anomaly.enabled);
     }
@@ -32,7 +32,8 @@ pub(super) fn anomaly(root: &Section<'_>, sink: &mut Sink<'_>) -> Anomaly {
             sink.warn(&item, "has no effect with enabled = false");
         }
     }
-    anomaly
+    let webhook = webhook::webhook(&section, sink);
+    (anomaly, webhook)
 }
 
 /// `"N/period"`.

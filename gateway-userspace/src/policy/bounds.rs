@@ -93,6 +93,9 @@ pub const BLOCK_DROPS: RangeInclusive<u64> = 1..=250_000;
 /// Within what time they must fall, in seconds.
 pub const BLOCK_WITHIN: RangeInclusive<u64> = 1..=3_600;
 
+/// Longest address of a webhook, in bytes.
+pub const MAX_URL: usize = 2_000;
+
 /// `source.ipv4_prefix` when it is left out.
 pub const DEFAULT_SOURCE_IPV4: u8 = 32;
 /// `source.ipv6_prefix` when it is left out: the network that one customer gets.

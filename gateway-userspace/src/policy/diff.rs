@@ -267,6 +267,7 @@ fn whole(policy: &Policy) -> Keys {
     };
     let controller = &policy.controller;
     let opens = controller.on_loss == OnLoss::Open;
+    let webhook = policy.webhook.as_ref();
     present([
         ("interfaces", Some(sorted(&policy.interfaces))),
         ("mode", Some(mode(policy.mode))),
@@ -303,6 +304,23 @@ fn whole(policy: &Policy) -> Keys {
         (
             "anomaly.sensitivity",
             Some(policy.anomaly.sensitivity.to_string()),
+        ),
+        // Not the address itself, which may carry a token; its sum tells that it is another.
+        (
+            "anomaly.webhook.url",
+            webhook.map(|of| format!("{} ({})", of.url, of.url.fingerprint())),
+        ),
+        (
+            "anomaly.webhook.secret_file",
+            webhook.and_then(|of| Some(of.secret_file.as_ref()?.display().to_string())),
+        ),
+        (
+            "anomaly.webhook.verdicts",
+            webhook.map(|of| joined(of.verdicts.iter().map(|verdict| verdict.name()))),
+        ),
+        (
+            "geo.database",
+            policy.geo.as_ref().map(|geo| geo.database.display().to_string()),
         ),
         (
             "export.sflow.collector",

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use toml::de::DeTable;
 
 use super::{
-    anomaly, bounds, controller, cross, export,
+    anomaly, bounds, controller, cross, export, geo,
     list_section::{self, KnownLists},
     model::{DefaultAction, DefaultRule, Essential, Mode, Policy, Protect, Protocol, Replies, Scope, Source},
     ports,
@@ -16,7 +16,7 @@ use super::{
     walk::{Item, Section, Sink},
 };
 
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "version",
     "interfaces",
     "mode",
@@ -28,10 +28,10 @@ const KEYS: [&str; 13] = [
     "controller",
     "sampling",
     "export",
+    "geo",
     "anomaly",
     "service",
 ];
-const LATER: [(&str, &str); 1] = [("geo", "the country database")];
 
 const MODES: [(&str, Mode); 2] = [("enforce", Mode::Enforce), ("monitor", Mode::Monitor)];
 /// The names of protocols.
@@ -45,7 +45,7 @@ pub(super) const PROTOCOLS: [(&str, Protocol); 4] = [
 /// Reads a whole document. The result counts only when the sink has no errors.
 pub(super) fn read(table: &DeTable<'_>, sink: &mut Sink<'_>) -> Policy {
     let root = Section::root(table);
-    root.check_keys(&KEYS, &LATER, sink);
+    root.check_keys(&KEYS, &[], sink);
     version(&root, sink);
     let interfaces = interfaces(&root, sink);
     let mode = mode(&root, sink);
@@ -60,7 +60,8 @@ pub(super) fn read(table: &DeTable<'_>, sink: &mut Sink<'_>) -> Policy {
     let controller = controller::controller(&root, sink);
     let sampling = sampling::sampling(&root, sink);
     let sflow = export::sflow(&root, sampling.one_in != 0, sink);
-    let anomaly = anomaly::anomaly(&root, sink);
+    let (anomaly, webhook) = anomaly::anomaly(&root, sink);
+    let geo = geo::geo(&root, sink);
     let (services, origins) = services(&root, &source, &known, sink);
     cross::check(&scope, &services, &origins, sink);
     Policy {
@@ -75,6 +76,8 @@ pub(super) fn read(table: &DeTable<'_>, sink: &mut Sink<'_>) -> Policy {
         sampling,
         sflow,
         anomaly,
+        webhook,
+        geo,
         services: services.into_iter().flatten().collect(),
     }
 }

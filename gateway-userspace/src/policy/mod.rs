@@ -1,7 +1,7 @@
 //! The policy file: from TOML text to a live [`model::Policy`], with every error of a file at once.
 //!
 //! `docs/policy.md` is the reference for operators. [`parse`] reads a text, [`load`] a file; [`lists::contents`] reads the
-//! files that lists name; [`sizing`] says how large the source table must be; [`units`] and [`prefix`] read what the
+//! files that lists name, [`files::check`] looks at all others; [`sizing`] says how large the source table must be; [`units`] and [`prefix`] read what the
 //! command line shares with the file.
 
 mod anomaly;
@@ -12,6 +12,8 @@ pub mod diff;
 mod document;
 mod error;
 mod export;
+pub mod files;
+mod geo;
 mod limits;
 mod list_section;
 pub mod lists;
@@ -26,6 +28,7 @@ pub mod sizing;
 mod ties;
 pub mod units;
 mod walk;
+pub mod webhook;
 
 #[cfg(test)]
 mod tests;

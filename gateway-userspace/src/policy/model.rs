@@ -9,6 +9,8 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use super::webhook::Url;
+
 /// Whether verdicts are carried out or only counted. Of two modes that apply, the safer ([`Mode::Monitor`]) wins.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Ord, PartialOrd, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -45,6 +47,10 @@ pub struct Policy {
     pub sflow: Option<Sflow>,
     /// What is looked for in the services' traffic.
     pub anomaly: Anomaly,
+    /// Who is told of anomalies.
+    pub webhook: Option<Webhook>,
+    /// Where countries are looked up.
+    pub geo: Option<Geo>,
     /// The services, in the order of the file.
     pub services: Vec<Service>,
 }
@@ -246,6 +252,47 @@ impl Period {
         };
         hours * 3_600.0
     }
+}
+
+/// `[anomaly.webhook]`.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Webhook {
+    /// Where messages go.
+    pub url: Url,
+    /// A file with the secret that signs them; a relative path is relative to the policy's folder.
+    pub secret_file: Option<PathBuf>,
+    /// Of what is told, sorted, without repetition.
+    pub verdicts: Vec<Told>,
+}
+
+/// A verdict that can be told of.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Told {
+    /// Unusual in kind, and much of it.
+    Attack,
+    /// Unusual in kind, and little of it.
+    Stealth,
+    /// Much, of the usual kind.
+    Crowd,
+}
+
+impl Told {
+    /// Its name, as in the policy and as the verdict's.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Attack => "attack",
+            Self::Stealth => "stealth",
+            Self::Crowd => "crowd",
+        }
+    }
+}
+
+/// `[geo]`.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Geo {
+    /// A MaxMind database with countries; a relative path is relative to the policy's folder.
+    pub database: PathBuf,
 }
 
 /// `[export.sflow]`.

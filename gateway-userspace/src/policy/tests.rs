@@ -71,6 +71,12 @@ profile = false
 [anomaly]
 enabled = true
 sensitivity = "2/day"
+[anomaly.webhook]
+url = "https://hooks.example.com/weir?token=T0KEN"
+secret_file = "/etc/weir/webhook.secret"
+verdicts = ["crowd"]
+[geo]
+database = "country.mmdb"
 [[service]]
 name = "storefront"
 anomaly = false
@@ -266,6 +272,8 @@ fn defaults() {
             protect: Vec::new(),
             sampling: model::Sampling::default(),
             sflow: None,
+            webhook: None,
+            geo: None,
             anomaly: model::Anomaly::default(),
             lists: Vec::new(),
             default: DefaultRule {

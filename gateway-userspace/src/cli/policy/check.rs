@@ -58,13 +58,17 @@ pub(super) struct Checked {
 
 /// Reads and checks a policy with the lists it names.
 pub(super) fn check(file: &Path) -> Result<Checked, Failure> {
-    let loaded = policy::load(file).map_err(|errors| Failure::of_policy(&errors))?;
+    let mut loaded = policy::load(file).map_err(|errors| Failure::of_policy(&errors))?;
     let folder = path::absolute(file)
         .ok()
         .and_then(|path| path.parent().map(Path::to_owned))
         .unwrap_or_default();
     let contents =
         policy::lists::contents(&loaded.policy, &folder).map_err(|errors| Failure::of_policy(&errors))?;
+    let files = policy::files::check(&loaded.policy, &folder, false);
+    loaded
+        .warnings
+        .extend(files.map_err(|errors| Failure::of_policy(&errors))?);
     let policy = &loaded.policy;
     let lists = policy.lists.iter().map(|list| ListSummary {
         list: list.name.clone(),

@@ -7,7 +7,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use weir::replay::detect::{Changed, Detected, LearnedFrom};
+use weir::{
+    api::types::code,
+    detect::{FILE, figure},
+    replay::detect::{Changed, Detected, Learned, LearnedFrom},
+};
 
 use super::super::{
     output::Failure,
@@ -23,6 +27,9 @@ pub(super) struct Detectors {
     /// Run the detectors, and say what they would have said and when
     #[arg(long)]
     pub(super) detect: bool,
+    /// Let the detectors begin with what a controller has learned: `detectors` of its --state-dir
+    #[arg(long, value_name = "FILE", requires = "detect")]
+    pub(super) learned: Option<PathBuf>,
     /// Let the detectors learn from this capture first (once: the same traffic twice teaches nothing)
     #[arg(long, value_name = "CAPTURE", requires = "detect")]
     pub(super) learn_from: Vec<PathBuf>,
@@ -32,6 +39,32 @@ pub(super) struct Detectors {
 }
 
 impl Detectors {
+    /// What a controller has saved, if a file of it is named.
+    pub(super) fn saved(&self) -> Result<Option<Learned>, Failure> {
+        let Some(path) = &self.learned else {
+            return Ok(None);
+        };
+        let path = if path.is_dir() {
+            path.join(FILE)
+        } else {
+            path.clone()
+        };
+        let name = path.display().to_string();
+        let bytes = fs::read(&path).map_err(|error| {
+            Failure::new(code::NOT_FOUND, format!("cannot read {name}: {error}")).hint(format!(
+                "name the file {FILE} of a controller's --state-dir, or that folder"
+            ))
+        })?;
+        let learned = Learned::saved(&bytes, name.clone()).map_err(|error| {
+            Failure::new(
+                code::INTERNAL,
+                format!("{name}: nothing can be known from it: {error}"),
+            )
+            .hint("name a file that a controller of this version wrote, or learn with --learn-from")
+        })?;
+        Ok(Some(learned))
+    }
+
     /// Refuses to learn from a capture twice, and from the one that is to be judged: the detectors would take for known what
     /// they saw once, or what they are to find.
     pub(super) fn check<'a>(&self, judged: impl Iterator<Item = &'a Path>) -> Result<(), Failure> {
@@ -101,12 +134,13 @@ pub(super) fn changed(of: &Changed) -> String {
         return text;
     }
     let indent = "    ";
+    let after = of.after_first_seconds.map_or(String::new(), |seconds| {
+        format!("{} after the service's first packet; ", lasted(seconds))
+    });
     let _ = writeln!(
         text,
-        "{indent}said {} after it began; scores: volume {:.1}, composition {:.1}",
-        lasted(of.delay_seconds),
-        of.volume_score,
-        of.composition_score,
+        "{indent}{after}scores: volume {:.1}, composition {:.1}",
+        of.volume_score, of.composition_score,
     );
     let _ = writeln!(
         text,
@@ -220,22 +254,12 @@ fn percent(share: f64) -> String {
     format!("{:.0} %", share.clamp(0.0, 1.0) * 100.0)
 }
 
-/// A feature's value: three digits that say something.
+/// A figure; one that is none has no digits.
 fn number(value: f64) -> String {
-    let size = value.abs();
-    if !value.is_finite() {
-        "-".to_owned()
-    } else if size == 0.0 {
-        "0".to_owned()
-    } else if size >= 1000.0 {
-        let sign = if value < 0.0 { "-" } else { "" };
-        format!("{sign}{}", grouped(size.round() as u64))
-    } else if size >= 10.0 {
-        format!("{value:.1}")
-    } else if size >= 0.01 {
-        format!("{value:.2}")
+    if value.is_finite() {
+        figure(value)
     } else {
-        format!("{value:.1e}")
+        "-".to_owned()
     }
 }
 
@@ -245,16 +269,7 @@ mod tests {
 
     #[test]
     fn numbers_say_what_matters() {
-        for (value, text) in [
-            (0.0, "0"),
-            (0.5, "0.50"),
-            (0.001_23, "1.2e-3"),
-            (12.34, "12.3"),
-            (-12_345.6, "-12,346"),
-            (f64::NAN, "-"),
-        ] {
-            assert_eq!(number(value), text);
-        }
+        assert_eq!((number(12.34), number(f64::NAN)), ("12.3".into(), "-".into()));
         assert_eq!(
             (exact(3.0), exact(3.25), exact(0.0)),
             ("3".into(), "3.3".into(), "0".into())
@@ -281,6 +296,7 @@ mod tests {
                 detect: true,
                 learn_from: learn_from.iter().map(|path| (*path).clone()).collect(),
                 every_packet: false,
+                learned: None,
             };
             args.check([judged.as_path()].into_iter())
         };

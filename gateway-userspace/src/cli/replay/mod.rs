@@ -9,6 +9,7 @@ use std::{
     io::{self, Read, Write as _},
     path::{self, Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,6 +18,7 @@ use ipnet::IpNet;
 use weir::{
     api::types::code,
     capture::Reader,
+    geo::Database,
     kernel::ListContents,
     policy::{self, model::Policy, units},
     replay::{
@@ -116,6 +118,8 @@ struct Judge {
     used: PolicyUsed,
     policy: Policy,
     lists: ListContents,
+    /// The folder of the policy's file.
+    folder: PathBuf,
 }
 
 impl Judge {
@@ -140,7 +144,25 @@ impl Judge {
             sha256: loaded.sha256,
             mode: policy.mode,
         };
-        Ok(Self { used, policy, lists })
+        Ok(Self {
+            used,
+            policy,
+            lists,
+            folder,
+        })
+    }
+
+    /// The database that the policy names, if the detectors are to run.
+    fn countries(&self, detectors: &detect::Detectors) -> Result<Option<Arc<Database>>, Failure> {
+        let Some(geo) = self.policy.geo.as_ref().filter(|_| detectors.detect) else {
+            return Ok(None);
+        };
+        let database = Database::open(&self.folder.join(&geo.database));
+        let database = database.map_err(|error| {
+            Failure::new(code::INVALID_POLICY, format!("geo.database: {error}"))
+                .hint("without [geo] in the policy the detectors run without countries")
+        })?;
+        Ok(Some(Arc::new(database)))
     }
 }
 
@@ -189,7 +211,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<ExitCode, Failure> {
         key: args.hash_key.unwrap_or(KEY),
         detect: args.detectors.detect.then_some(detectors::Options {
             every_packet: args.detectors.every_packet,
-            learned: None,
+            learned: args.detectors.saved()?,
+            countries: judge.countries(&args.detectors)?,
         }),
     };
     if !lessons.is_empty() {

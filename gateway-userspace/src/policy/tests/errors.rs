@@ -116,7 +116,11 @@ fn top_level() {
         "2:14: interfaces",
         "expected at most 16 interfaces, not 17",
     );
-    top("[geo]\nx = 1", "2:2: geo", "is not in this version of weir yet");
+    top(
+        "[geo]\ndatabase = 1",
+        "3:12: geo.database: 1",
+        "a MaxMind database",
+    );
 }
 
 #[test]
@@ -359,7 +363,7 @@ fn all_errors_come_at_once_in_the_order_of_the_file() {
             (6, "service[1].ports[2]"),
             (8, "service[2].name"),
             (10, "service[2].per_source.packets.rate"),
-            (11, "geo"),
+            (11, "geo.database"),
         ]
     );
     let json = serde_json::to_value(&errors).unwrap();

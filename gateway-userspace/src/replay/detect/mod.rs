@@ -11,7 +11,10 @@ mod seen;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use gateway_core::{
     image::{flags, subject_flags},
@@ -21,17 +24,19 @@ use gateway_core::{
     verdict::Reason,
     wire::{ipv4, tcp},
 };
-use gateway_detect::{Change, Detector, Finding, Observation, Settings};
+use gateway_detect::{Change, Detector, Finding, Observation, Sighting};
 use jiff::Timestamp;
 
-pub use self::report::{Changed, Detected, FeatureValue, LearnedFrom, ServiceDetected};
+pub use self::report::{Changed, Detected, FeatureValue, LearnedFrom, LearnedService, ServiceDetected};
 use self::{
     report::Outcome,
-    sampler::{A_SECOND, A_TENTH, Choice, EVERY, Random, Sampler, Scale},
-    seen::{Counts, Lengths, Sources, sighting},
+    sampler::{EVERY, Random, Sampler, Scale},
+    seen::{Counts, Sources},
 };
 use crate::{
-    policy::{bounds, model::Policy},
+    detect::{self, Lengths, Reservoir, Roster},
+    geo::Database,
+    policy::model::Policy,
     twin::Twin,
 };
 
@@ -91,6 +96,32 @@ pub struct Learned {
     pub from: LearnedFrom,
 }
 
+impl Learned {
+    /// What a controller has saved: the bytes of the file `detectors` in its state directory, and the file's name.
+    ///
+    /// # Errors
+    /// Where they are of another version, or damaged.
+    pub fn saved(bytes: &[u8], name: String) -> Result<Self, detect::Unreadable> {
+        let (until, detectors) = detect::learned(bytes)?;
+        let services = detectors.iter().map(|(service, detector)| {
+            let learned = LearnedService {
+                learned: detector.learned(),
+                ..LearnedService::default()
+            };
+            (service.clone(), learned)
+        });
+        Ok(Self {
+            from: LearnedFrom {
+                file: Some(name),
+                services: services.collect(),
+                ..LearnedFrom::default()
+            },
+            detectors,
+            until: Some(until),
+        })
+    }
+}
+
 /// How to detect.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -98,20 +129,8 @@ pub struct Options {
     pub every_packet: bool,
     /// What they know before.
     pub learned: Option<Learned>,
-}
-
-/// The detectors' settings for a service of a policy; nothing: for traffic to none.
-fn settings(policy: &Policy, service: Option<&str>) -> Settings {
-    let service = service.and_then(|name| policy.services.iter().find(|of| of.name == name));
-    Settings {
-        source_ports: service
-            .map(|of| {
-                let ranges = of.source_ports.iter();
-                ranges.map(|range| range.first..=range.last).collect()
-            })
-            .unwrap_or_default(),
-        ..Settings::default()
-    }
+    /// Where countries are looked up.
+    pub countries: Option<Arc<Database>>,
 }
 
 /// What a service usually gets in a tenth of a second.
@@ -151,10 +170,12 @@ struct Watched<L> {
     touched: bool,
     tenth: Counts,
     second: Counts,
-    tenth_sightings: Choice,
-    second_sightings: Choice,
+    tenth_sightings: Reservoir,
+    second_sightings: Reservoir,
     level: Level,
     sources: Sources,
+    /// When its first packet came.
+    first_ns: Option<u64>,
     /// The different sources of the last whole minute.
     per_minute: Option<f64>,
     outcome: Outcome,
@@ -190,6 +211,7 @@ pub(super) struct Detection<L = Detector> {
     /// Those that got something in this tenth.
     touched: Vec<u32>,
     source: Lengths,
+    countries: Option<Arc<Database>>,
     every: bool,
     sampler: Sampler,
     random: Random,
@@ -212,17 +234,15 @@ impl Detection<Detector> {
     /// The detectors of a policy that is in force in a twin, with what they knew before.
     pub(super) fn new(policy: &Policy, twin: &Twin, options: &Options) -> Self {
         let mut learned = options.learned.clone();
-        let mut detection = Self::of(policy, twin, options.every_packet, |name| {
-            let known = learned.as_mut().and_then(|of| of.detectors.remove(name));
-            let settings = settings(policy, (name != crate::compile::DEFAULT).then_some(name));
-            match known {
-                Some(mut detector) => {
-                    detector.set(settings);
-                    detector
-                }
-                None => Detector::new(settings),
-            }
+        let mut detection = Self::of(policy, twin, options.every_packet, |watched| {
+            let known = learned
+                .as_mut()
+                .and_then(|of| of.detectors.remove(&*watched.service));
+            let mut detector = known.unwrap_or_default();
+            detector.set(watched.settings.clone());
+            detector
         });
+        detection.countries.clone_from(&options.countries);
         if let Some(learned) = learned {
             detection.known_until = learned.until;
             detection.learned = Some(learned.from);
@@ -235,12 +255,16 @@ impl Detection<Detector> {
         let until = self.ticks.map(|ticks| self.clock(ticks.second_ns()));
         let mut from = LearnedFrom {
             captures,
-            ..LearnedFrom::default()
+            file: self.learned.and_then(|of| of.file),
+            services: BTreeMap::new(),
         };
         let mut detectors = BTreeMap::new();
         for watched in self.watched {
-            from.add(&watched.name, watched.look.finding().learned, &watched.outcome);
-            detectors.insert(watched.name, watched.look);
+            // As after a restart: what lasted at the end of these captures is nothing of the next ones'.
+            if let Some(detector) = detect::restarted(&watched.name, &watched.look) {
+                from.add(&watched.name, detector.learned(), &watched.outcome);
+                detectors.insert(watched.name, detector);
+            }
         }
         Learned {
             detectors,
@@ -251,43 +275,44 @@ impl Detection<Detector> {
 }
 
 impl<L: Look> Detection<L> {
-    fn of(policy: &Policy, twin: &Twin, every: bool, mut look: impl FnMut(&str) -> L) -> Self {
-        let image = twin.image();
-        let (mut watched, mut places, mut by_number) = (Vec::new(), Vec::new(), HashMap::new());
-        for (subject, (service, _)) in image.subjects.iter().zip(twin.owners()) {
-            let profiled = subject.flags & subject_flags::PROFILE != 0 && !service.is_empty();
-            places.push(profiled.then(|| {
-                *by_number.entry(subject.service).or_insert_with(|| {
-                    let of = policy.services.iter().find(|of| of.name == service);
-                    let tier = of.and_then(|of| of.per_network);
-                    watched.push(Watched {
-                        look: look(&service),
-                        name: service,
-                        touched: false,
-                        network: tier.map_or(
-                            (bounds::DEFAULT_NETWORK_IPV4, bounds::DEFAULT_NETWORK_IPV6),
-                            |tier| (tier.ipv4_prefix, tier.ipv6_prefix),
-                        ),
-                        tenth: Counts::default(),
-                        second: Counts::default(),
-                        tenth_sightings: Choice::default(),
-                        second_sightings: Choice::default(),
-                        level: Level::default(),
-                        sources: Sources::default(),
-                        per_minute: None,
-                        outcome: Outcome::default(),
-                    });
-                    watched.len() as u32 - 1
-                })
-            }));
-        }
+    fn of(policy: &Policy, twin: &Twin, every: bool, mut look: impl FnMut(&detect::Watched) -> L) -> Self {
+        // Whoever asks for the detectors wants them.
+        let mut policy = policy.clone();
+        policy.anomaly.enabled = true;
+        let roster = Roster::of(String::new(), &policy);
+        let places: HashMap<&str, u32> = (0..)
+            .zip(&roster.services)
+            .map(|(place, watched)| (&*watched.service, place))
+            .collect();
+        let places = twin
+            .owners()
+            .iter()
+            .map(|(service, _)| places.get(service.as_str()).copied())
+            .collect();
+        let watched = roster.services.iter().map(|watched| Watched {
+            look: look(watched),
+            name: watched.service.to_string(),
+            network: watched.network,
+            touched: false,
+            tenth: Counts::default(),
+            second: Counts::default(),
+            tenth_sightings: Reservoir::default(),
+            second_sightings: Reservoir::default(),
+            level: Level::default(),
+            sources: Sources::default(),
+            first_ns: None,
+            per_minute: None,
+            outcome: Outcome::default(),
+        });
+        let watched = watched.collect();
         Self {
             watched,
             places,
             touched: Vec::new(),
-            source: (policy.source.ipv4_prefix, policy.source.ipv6_prefix),
+            source: roster.source,
+            countries: None,
             every,
-            sampler: Sampler::new(image.generation.sample, every),
+            sampler: Sampler::new(twin.image().generation.sample, every),
             random: Random::new(),
             tenth_scale: Scale::default(),
             second_scale: Scale::default(),
@@ -364,37 +389,37 @@ impl<L: Look> Detection<L> {
         if matches!(judgement.reason, Reason::OutOfScope | Reason::Reply) {
             return;
         }
+        // What cannot be parsed has no profile in the kernel either.
+        let Ok(packet) = packet else { return };
         let Some(place) = self.touch(judgement.subject) else {
             return;
         };
         let Some(watched) = self.watched.get_mut(place) else {
             return;
         };
-        watched.tenth.add(length, judgement.verdict);
-        let Ok(packet) = packet else { return };
-        watched.tenth.profile.count(packet, length, judgement.answered);
-        let generation = twin.generation();
-        watched.sources.see(&twin.key(), generation, packet);
+        watched.first_ns.get_or_insert(now_ns);
+        watched.tenth.add(packet, length, judgement);
+        watched.sources.see(&twin.key(), twin.generation(), packet);
         let subject = twin.image().subjects.get(judgement.subject as usize);
         if subject.is_some_and(|subject| subject.flags & subject_flags::TIME != 0)
             && let Some(ns) = times::arrived(&twin, &twin.key(), now_ns, packet)
         {
             watched.tenth.times.count_handshake(ns);
         }
+        let network = watched.network;
         if let Some(one_in) = taken
-            && let Some(sighting) = sighting(
+            && let Some(mut sighting) = detect::sighting(
                 packet,
-                length,
-                f64::from(one_in),
                 judgement.verdict,
-                self.source,
-                watched.network,
+                (self.source, network),
+                self.countries.as_deref(),
             )
         {
+            (sighting.weight, sighting.length) = (f64::from(one_in), length);
             let (a_tenth, a_second) = if self.every {
                 (EVERY, EVERY)
             } else {
-                (A_TENTH, A_SECOND)
+                (detect::IN_BETWEEN, detect::A_SECOND)
             };
             watched.tenth_sightings.add(sighting, a_tenth, self.random.next());
             watched
@@ -473,7 +498,7 @@ impl<L: Look> Detection<L> {
             };
             watched.touched = false;
             let counts = std::mem::take(&mut watched.tenth);
-            let sightings = watched.tenth_sightings.take(scale);
+            let sightings = scaled(&mut watched.tenth_sightings, scale);
             watched.second.join(&counts);
             let rose = watched.level.add(tenth, counts.packets as f64);
             if rose && look {
@@ -493,7 +518,7 @@ impl<L: Look> Detection<L> {
                 continue;
             };
             let counts = std::mem::take(&mut watched.second);
-            let sightings = watched.second_sightings.take(scale);
+            let sightings = scaled(&mut watched.second_sightings, scale);
             let observation = counts.observation(seconds, watched.per_minute, sightings);
             watched.look.second(at, &observation);
             watched.outcome.count(watched.look.found(), seconds);
@@ -506,10 +531,15 @@ impl<L: Look> Detection<L> {
         let Some(watched) = self.watched.get_mut(place) else {
             return;
         };
-        let (began_ns, shift) = (self.began_ns.unwrap_or(at_ns), self.shift);
+        let shift = self.shift;
+        let times = report::Times {
+            began_ns: self.began_ns.unwrap_or(at_ns),
+            first_ns: watched.first_ns,
+            at_ns,
+        };
         let changed = watched
             .outcome
-            .change(&watched.name, watched.look.found(), (began_ns, at_ns), shift);
+            .change(&watched.name, watched.look.found(), times, shift);
         if let Some(changed) = changed {
             if self.changes.len() < report::MOST_CHANGES {
                 self.changes.push(changed);
@@ -566,6 +596,15 @@ impl<L: Look> Detection<L> {
             services,
         }
     }
+}
+
+/// Takes what was kept, its weights times a factor.
+fn scaled(sightings: &mut Reservoir, scale: f64) -> Vec<Sighting> {
+    let mut sightings = std::mem::take(sightings).take();
+    for sighting in &mut sightings {
+        sighting.weight *= scale;
+    }
+    sightings
 }
 
 /// A moment of the capture from the detectors' clock.

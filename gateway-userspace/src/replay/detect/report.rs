@@ -35,8 +35,9 @@ pub struct Changed {
     /// Since when it is so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
-    /// How long after that it is said.
-    pub delay_seconds: f64,
+    /// Seconds after the service's first packet; nothing before that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after_first_seconds: Option<f64>,
     /// How unusual the volume is; from 1 on it is rarer than `sensitivity`.
     pub volume_score: f64,
     /// How unusual the composition is, on the same scale.
@@ -154,6 +155,17 @@ pub struct Detected {
     pub services: Vec<ServiceDetected>,
 }
 
+/// Moments of a capture, in nanoseconds since 1970.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    /// When it began.
+    pub(super) began_ns: u64,
+    /// When the service's first packet came.
+    pub(super) first_ns: Option<u64>,
+    /// Now.
+    pub(super) at_ns: u64,
+}
+
 /// What was said of a service so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Outcome {
@@ -174,14 +186,19 @@ impl Outcome {
         }
     }
 
-    /// What has changed, if anything has. `span`: the capture's beginning, and now.
+    /// What has changed, if anything has.
     pub(super) fn change(
         &mut self,
         service: &str,
         finding: &Finding,
-        (began_ns, at_ns): (u64, u64),
+        times: Times,
         shift: f64,
     ) -> Option<Changed> {
+        let Times {
+            began_ns,
+            first_ns,
+            at_ns,
+        } = times;
         self.volume = self.volume.max(finding.volume_score);
         self.composition = self.composition.max(finding.composition_score);
         if finding.verdict == self.verdict {
@@ -190,8 +207,6 @@ impl Outcome {
         let before = std::mem::replace(&mut self.verdict, finding.verdict);
         let said_ns = self.said_ns.replace(at_ns).unwrap_or(began_ns);
         let seconds = |ns: u64| ns as f64 / 1e9;
-        let since = moment(finding.since, shift);
-        let delay = since.map_or(0.0, |since| seconds(at_ns) - since.as_nanosecond() as f64 / 1e9);
         Some(Changed {
             at: Timestamp::from_nanosecond(i128::from(at_ns)).unwrap_or(Timestamp::UNIX_EPOCH),
             offset_seconds: seconds(at_ns.saturating_sub(began_ns)),
@@ -201,9 +216,8 @@ impl Outcome {
             lasted_seconds: seconds(at_ns.saturating_sub(said_ns)),
             verdict: finding.verdict.name(),
             kind: finding.verdict.kind().map(gateway_detect::Kind::name),
-            since,
-            // A double has no nanoseconds of 2026.
-            delay_seconds: (delay.max(0.0) * 1e6).round() / 1e6,
+            since: moment(finding.since, shift),
+            after_first_seconds: first_ns.map(|first_ns| seconds(at_ns.saturating_sub(first_ns))),
             volume_score: finding.volume_score,
             composition_score: finding.composition_score,
             packets_per_second: finding.packets_per_second,

@@ -7,13 +7,9 @@ use gateway_core::{
     judge::Shared,
     sample::{self, Countdown, Rate, Taken, Window, word},
 };
-use gateway_detect::Sighting;
 
-/// Sightings of a service that are kept for a second's look, as the controller keeps them; a random choice stands for all.
-pub(super) const A_SECOND: usize = 2_048;
-/// The same for a tenth's look.
-pub(super) const A_TENTH: usize = 512;
-/// Where every packet is taken: 25 MB of them.
+/// Sightings of a service that are kept for a look where every packet is taken, some 30 MB of them; beyond that a random
+/// choice stands for all.
 pub(super) const EVERY: usize = 1 << 18;
 
 /// Where the random numbers begin: any will do.
@@ -143,44 +139,6 @@ impl Scale {
     }
 }
 
-/// A random choice of bounded size from all that came (algorithm R: Vitter, Random sampling with a reservoir, 1985).
-#[derive(Clone, Debug, Default)]
-pub(super) struct Choice {
-    kept: Vec<Sighting>,
-    came: u64,
-    weight: f64,
-}
-
-impl Choice {
-    pub(super) fn add(&mut self, sighting: Sighting, most: usize, random: u64) {
-        self.came += 1;
-        self.weight += sighting.weight;
-        if self.kept.len() < most {
-            self.kept.push(sighting);
-        } else if let Some(place) = self.kept.get_mut((random % self.came) as usize) {
-            *place = sighting;
-        }
-    }
-
-    /// What was kept, with weights that stand for all that came, times a factor.
-    pub(super) fn take(&mut self, scale: f64) -> Vec<Sighting> {
-        let Self {
-            mut kept,
-            came,
-            weight,
-        } = std::mem::take(self);
-        let mut factor = scale;
-        if came > kept.len() as u64 {
-            let of_kept: f64 = kept.iter().map(|sighting| sighting.weight).sum();
-            factor *= weight / of_kept.max(f64::MIN_POSITIVE);
-        }
-        for sighting in &mut kept {
-            sighting.weight *= factor;
-        }
-        kept
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,37 +195,5 @@ mod tests {
     fn every_packet_and_none() {
         assert_eq!(taken(Rate::new(1_000, 1), true, 5_000, 10).taken, 5_000);
         assert_eq!(taken(Rate::new(0, 10_000), false, 5_000, 10).taken, 0);
-    }
-
-    #[test]
-    fn a_choice_stands_for_all_that_came() {
-        let mut choice = Choice::default();
-        let mut random = Random::new();
-        for number in 0..10_000_u32 {
-            let source = ipnet::IpNet::from(std::net::IpAddr::from(number.to_be_bytes()));
-            let sighting = Sighting {
-                weight: 10.0,
-                source,
-                network: source,
-                protocol: 6,
-                source_port: 0,
-                destination_port: 0,
-                length: 60,
-                tcp_flags: 0,
-                connection: false,
-                dropped: false,
-                country: None,
-            };
-            choice.add(sighting, 1_000, random.next());
-        }
-        let kept = choice.take(2.0);
-        assert_eq!(kept.len(), 1_000);
-        let weight: f64 = kept.iter().map(|sighting| sighting.weight).sum();
-        assert!((weight - 200_000.0).abs() < 1e-3, "{weight}");
-        let late: ipnet::IpNet = "0.0.19.136/32".parse().unwrap();
-        let late = kept.iter().filter(|of| of.source.addr() >= late.addr()).count();
-        // Half, within five standard errors.
-        assert!((420..580).contains(&late), "{late}");
-        assert!(choice.take(1.0).is_empty());
     }
 }

@@ -5,20 +5,15 @@ use std::cell::Cell;
 use gateway_core::{
     hash::Key,
     image::Generation,
-    judge::Shared,
+    judge::{Judgement, Shared},
     limit,
-    packet::{Fragment, Network, Packet},
+    packet::Packet,
     profile::{self, Profile, REGISTERS, Times},
     verdict::Verdict,
-    wire::ipv4,
 };
 use gateway_detect::{Observation, Sighting};
-use ipnet::IpNet;
 
-use crate::{compile::prefix, distinct::Registers};
-
-/// Bits of an IPv4 and of an IPv6 prefix.
-pub(super) type Lengths = (u8, u8);
+use crate::distinct::Registers;
 
 /// The counts of an interval.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,11 +26,12 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// Counts a packet, whatever it turned out to be.
-    pub(super) fn add(&mut self, length: u32, verdict: Verdict) {
+    /// Counts a packet.
+    pub(super) fn add(&mut self, packet: &Packet, length: u32, judgement: Judgement) {
         self.packets += 1;
         self.bytes += u64::from(length);
-        self.dropped += u64::from(verdict != Verdict::Pass);
+        self.dropped += u64::from(judgement.verdict != Verdict::Pass);
+        self.profile.count(packet, length, judgement.answered);
     }
 
     /// Takes in the counts of a later interval.
@@ -147,45 +143,4 @@ impl Sources {
             .collect();
         Registers::of(&ranks).estimate() as f64
     }
-}
-
-/// A packet as the detectors see it; nothing for what is no IP packet. `source` and `network`: where they are cut.
-pub(super) fn sighting(
-    packet: &Packet,
-    length: u32,
-    weight: f64,
-    verdict: Verdict,
-    source: Lengths,
-    network: Lengths,
-) -> Option<Sighting> {
-    let v6 = match packet.network {
-        Network::Other(_) => return None,
-        Network::V4 => false,
-        Network::V6 => true,
-    };
-    let address = prefix::address(v6, &packet.source);
-    let cut = |(four, six): Lengths| {
-        let net = IpNet::new(address, if v6 { six } else { four }).ok()?;
-        Some(net.trunc())
-    };
-    let ported =
-        matches!(packet.protocol, ipv4::TCP | ipv4::UDP) && !matches!(packet.fragment, Fragment::Later);
-    let (source_port, destination_port) = if ported {
-        (packet.source_port, packet.destination_port)
-    } else {
-        (0, 0)
-    };
-    Some(Sighting {
-        weight,
-        source: cut(source)?,
-        network: cut(network)?,
-        protocol: packet.protocol,
-        source_port,
-        destination_port,
-        length,
-        tcp_flags: packet.tcp_flags,
-        connection: packet.connection,
-        dropped: verdict != Verdict::Pass,
-        country: None,
-    })
 }
