@@ -176,7 +176,7 @@ fn connections_bytes_and_networks_are_asked_for_too() {
     assert!(of(Per::Source, Unit::Connections, 40.0) < 0.02);
     // 2,000 bytes a second are more than one full frame, and 60 kB more than anybody sends.
     assert!(of(Per::Source, Unit::Bytes, 1_000.0) > 0.99);
-    assert!(of(Per::Source, Unit::Bytes, 100_000.0) < 0.01);
+    assert!(of(Per::Source, Unit::Bytes, 100_000.0) < 0.02);
     // One network in a minute, which has one source in twenty, from above.
     let networks = of(Per::Network, Unit::Packets, 20.0);
     assert!((0.05..0.4).contains(&networks), "{networks}");

@@ -8,7 +8,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use maxminddb::{LookupResult, MaxMindDbError, Reader, path};
+use maxminddb::{LookupResult, MaxMindDbError, Reader, WithinOptions, path};
 
 /// The largest file that is read, in bytes; the largest of MaxMind's with countries has a few hundred million.
 const MOST: u64 = 1 << 30;
@@ -103,7 +103,11 @@ impl Database {
     }
 
     fn has_countries(&self) -> Result<bool, MaxMindDbError> {
-        for network in self.reader.networks(Default::default())?.take(LOOKED_THROUGH) {
+        for network in self
+            .reader
+            .networks(WithinOptions::default())?
+            .take(LOOKED_THROUGH)
+        {
             if code(&network?).is_some() {
                 return Ok(true);
             }

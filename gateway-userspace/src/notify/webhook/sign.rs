@@ -111,7 +111,10 @@ pub(super) mod tests {
         }
         let inner = Sha256::digest([&block.map(|byte| byte ^ 0x36)[..], text].concat());
         let outer = Sha256::digest([&block.map(|byte| byte ^ 0x5c)[..], &inner].concat());
-        outer.iter().map(|byte| format!("{byte:02x}")).collect()
+        outer.iter().fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
     }
 
     #[test]

@@ -20,7 +20,7 @@ const PATIENCE: Patience = Patience {
     within: Duration::from_millis(500),
     first: Duration::from_millis(20),
     most: Duration::from_millis(100),
-    whole: Duration::from_secs(60),
+    whole: Duration::from_mins(1),
 };
 /// For whatever must happen.
 const SOON: Duration = Duration::from_secs(20);
@@ -197,6 +197,10 @@ fn message(service: &str, now: Option<Anomaly>, before: Option<Anomaly>) -> Mess
     }
 }
 
+#[allow(
+    clippy::unnecessary_wraps,
+    reason = "what there is now, or before, as a message has it"
+)]
 fn attack() -> Option<Anomaly> {
     Some(anomaly("attack", Some("syn_flood")))
 }
@@ -379,7 +383,7 @@ async fn what_is_refused_or_too_old_is_lost_and_counted() {
     working.until("sent", |webhook| webhook.sent() == 1).await;
     assert_eq!(working.webhook.lost(), 1);
 
-    let server = Server::start(&[ERROR; 1_000]).await;
+    let server = Server::start(&vec![ERROR; 1_000]).await;
     let short = Patience {
         whole: Duration::from_millis(300),
         ..PATIENCE
@@ -420,12 +424,12 @@ async fn what_cannot_be_sent_before_the_end_is_lost_and_counted() {
 
 #[tokio::test]
 async fn another_place_is_headed_for_at_once() {
-    let bad = Server::start(&[ERROR; 1_000]).await;
+    let bad = Server::start(&vec![ERROR; 1_000]).await;
     let mut good = Server::start(&[]).await;
     let slow = Patience {
-        first: Duration::from_secs(600),
-        most: Duration::from_secs(600),
-        whole: Duration::from_secs(3_600),
+        first: Duration::from_mins(10),
+        most: Duration::from_mins(10),
+        whole: Duration::from_hours(1),
         ..PATIENCE
     };
     let working = Working::start(bad.settings(), slow);
@@ -487,7 +491,7 @@ async fn https_is_spoken_with_whom_the_authorities_know() {
     let port = listener.local_addr().unwrap().port();
     let server = tokio::spawn(async move {
         let mut asked = Vec::new();
-        while asked.len() < 1 {
+        while asked.is_empty() {
             let (stream, _) = listener.accept().await.unwrap();
             // Whoever does not trust this certificate hangs up.
             let Ok(mut stream) = acceptor.accept(stream).await else {

@@ -156,6 +156,10 @@ pub struct Detected {
 }
 
 /// Moments of a capture, in nanoseconds since 1970.
+#[allow(
+    clippy::struct_field_names,
+    reason = "a time's name ends in its unit, as everywhere"
+)]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
     /// When it began.
