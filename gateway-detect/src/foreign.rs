@@ -29,7 +29,7 @@ const SAMPLES: f64 = 3.0;
 const LOUD: f64 = 4.0;
 
 /// Sources that a transfer of much data may have: a speed test, a backup, a large download.
-const TRANSFERS: usize = 3;
+const TRANSFERS: usize = 2;
 /// Frames of a transfer: what only acknowledges, and what is full.
 const BULK: (u32, u32) = (128, 1_000);
 /// The share of frames that must be such, and of what is foreign that the sources of a transfer must send.
@@ -129,14 +129,16 @@ impl Foreign {
         // That many are new is what a crowd has too; it counts where something else is odd as well. Of a crowd, that must be what
         // the newcomers do: from further away they come in any case, and each for a little.
         let loud = |features: &[Feature]| features.iter().any(|feature| distance.of(*feature).abs() > LOUD);
-        let behaves = loud(&[
-            Feature::SizeDivergence,
-            Feature::PortConcentration,
-            Feature::BytesPerPacket,
-            Feature::Closing,
-            Feature::SynShare,
-            Feature::UdpShare,
-        ]);
+        // A crowd that goes closes more than it begins: that is no sign.
+        let sided = distance.of(Feature::SynShare) > LOUD || distance.of(Feature::Closing) < -LOUD;
+        let behaves = sided
+            || !crowd && loud(&[Feature::SynShare, Feature::Closing])
+            || loud(&[
+                Feature::SizeDivergence,
+                Feature::PortConcentration,
+                Feature::BytesPerPacket,
+                Feature::UdpShare,
+            ]);
         let odd = behaves || loud(&[Feature::TtlDivergence, Feature::Similarity]);
         let alike = !odd && by_sources > 0.0;
         let by_newcomers = if (behaves || odd && !crowd) && distance.of(Feature::NewSources) > LOUD {
