@@ -156,7 +156,7 @@ impl Foreign {
         let overloaded = learned.sees_answers(seen) && distance.of(Feature::Completion) < -LOUD;
         let late = overloaded || distance.of(Feature::ResponseTime) > LOUD;
         // What came over connections that were not completed is missing, so that the rest, with QUIC's UDP, looks like more.
-        let left_over = kind == Kind::UdpFlood && learned.has_quic() && packets < 0.5 * seen.packets;
+        let left_over = kind == Kind::UdpFlood && learned.has_quic() && packets < 0.6 * seen.packets;
         if late && left_over || overloaded && matches!(kind, Kind::ManySources | Kind::Slow) {
             return Self {
                 packets: 0.0,

@@ -10,6 +10,7 @@ pub mod bots;
 pub mod bpf;
 pub mod bpffs;
 pub mod bridge;
+pub mod budgets;
 pub mod cgroup;
 pub mod command;
 pub mod daemon;

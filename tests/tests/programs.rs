@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use weir::{kernel::Dataplane, policy};
-use weir_tests::{bpffs::BpffsDir, skip::require_root};
+use weir_tests::{bpffs::BpffsDir, budgets, skip::require_root};
 
 #[test]
 fn the_verifier_takes_every_program() -> Result<()> {
@@ -17,5 +17,16 @@ fn the_verifier_takes_every_program() -> Result<()> {
     for known in ["weir", "weir_frags", "weir_egress", "weir_connections"] {
         ensure!(programs.iter().any(|name| name == known), "{programs:?}");
     }
+    Ok(())
+}
+
+#[test]
+fn every_program_stays_within_its_budget() -> Result<()> {
+    require_root();
+    let measured = budgets::measure()?;
+    let lines = budgets::compare(&measured, budgets::TEXT)?;
+    let table = budgets::table(&lines);
+    println!("{table}");
+    ensure!(lines.iter().all(budgets::Line::fits), "{table}");
     Ok(())
 }

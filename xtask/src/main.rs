@@ -82,6 +82,15 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Hold what the BPF programs cost in counts to their budgets: instructions, machine code, what the verifier looks at, stack
+    ///
+    /// The budgets stand in tests/budgets.toml; `--write` sets them anew, `--json` is for machines. Needs root, or sudo without a
+    /// password. The tests hold the same.
+    Verify {
+        /// Passed on
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Measure the detectors: delays, false alarms and confusion, over modelled traffic, captures and recorded series
     ///
     /// `cargo xtask eval -- --help` says what can be given.
@@ -140,6 +149,7 @@ fn run(command: Command) -> Result<()> {
             table: true, args, ..
         } => lab::become_program("source-table", &["lru"], &args),
         Command::Bench { args, .. } => lab::become_program("bench", &[], &args),
+        Command::Verify { args } => lab::become_program("verify", &[], &args),
         Command::Eval { args } => {
             setup::setup(Scope::Build, Mode::Quiet)?;
             workspace::cargo(["run", "--release", "--locked", "--package", "weir-eval", "--"])

@@ -6,6 +6,7 @@
 mod apply;
 mod attach;
 mod bans;
+mod costs;
 mod counters;
 mod established;
 mod explain;
@@ -48,7 +49,7 @@ use self::{
     state::State,
     sys::Map,
 };
-pub use self::{notices::Notices, samples::Samples, testrun::TestProgram, types::*};
+pub use self::{costs::ProgramCost, notices::Notices, samples::Samples, testrun::TestProgram, types::*};
 use crate::policy::model::Source;
 
 /// The effective content of every list, by name: policy, files and live changes together.

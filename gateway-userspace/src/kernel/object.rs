@@ -75,6 +75,11 @@ pub(super) struct Constants {
     pub(super) lru: bool,
 }
 
+/// The object as it was compiled.
+pub(super) fn bytes() -> &'static [u8] {
+    OBJECT
+}
+
 /// Makes the maps that are not pinned yet under `set`, takes over those that are, and reads the programs.
 pub(super) fn prepare(set: &Path, constants: &Constants) -> Result<Ebpf, KernelError> {
     let mut loader = EbpfLoader::new();
