@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod names;
 pub mod netns;
 pub mod pcap;
+pub mod receiver;
 pub mod rows;
 pub mod screen;
 pub mod sender;

@@ -1,6 +1,6 @@
 //! `weir run`.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::ValueEnum;
 use weir::{
@@ -46,6 +46,9 @@ pub(crate) struct Args {
     /// Take enforcement off when this ends
     #[arg(long)]
     pub(crate) detach_on_exit: bool,
+    /// Seconds for which a message of the webhook is tried, where not the usual hour: for tests
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3_600), hide = true)]
+    pub(crate) webhook_for: Option<u64>,
 }
 
 /// `--xdp-mode`.
@@ -80,6 +83,7 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
         state_dir: args.state_dir,
         bpffs: context.bpffs.clone(),
         detach_on_exit: args.detach_on_exit,
+        webhook_for: args.webhook_for.map(Duration::from_secs),
     };
     controller::run(options)
         .map(|()| ExitCode::SUCCESS)

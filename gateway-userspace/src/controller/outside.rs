@@ -21,12 +21,14 @@ use crate::{
 
 /// How often the policy is asked.
 const EVERY: Duration = Duration::from_secs(1);
-/// How often, in seconds, a file that has not changed its name is looked at.
+/// How often, in seconds, the file is looked at while the policy stays as it is.
 const FILE: u32 = 60;
 
 /// What the policy in force says.
 #[derive(Debug)]
 struct Wanted {
+    /// Which policy: another one with every apply and reload.
+    revision: u64,
     webhook: Option<Settings>,
     database: Option<PathBuf>,
 }
@@ -42,6 +44,7 @@ impl Engine {
         let folder = folder(&prepared.path);
         let policy = &prepared.policy;
         Wanted {
+            revision: self.in_force.revision,
             webhook: policy.webhook.as_ref().map(|webhook| Settings {
                 url: webhook.url.clone(),
                 secret_file: webhook.secret_file.as_ref().map(|file| folder.join(file)),
@@ -62,7 +65,7 @@ pub(super) async fn follow(handle: Handle, detection: Arc<Detection>, mut stop: 
     let node = node();
     let mut every = interval(EVERY);
     every.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut database = None;
+    let mut revision = None;
     let mut seconds = 0_u32;
     loop {
         tokio::select! {
@@ -73,9 +76,9 @@ pub(super) async fn follow(handle: Handle, detection: Arc<Detection>, mut stop: 
                     return;
                 };
                 webhook.set(wanted.webhook);
-                if database != wanted.database || seconds.is_multiple_of(FILE) {
-                    database = wanted.database;
-                    let (geo, path) = (Arc::clone(&geo), database.clone());
+                if revision != Some(wanted.revision) || seconds.is_multiple_of(FILE) {
+                    revision = Some(wanted.revision);
+                    let (geo, path) = (Arc::clone(&geo), wanted.database);
                     let _ = off_loop(move || geo.follow(path.as_deref())).await;
                 }
                 seconds = seconds.wrapping_add(1);

@@ -1,6 +1,11 @@
 //! From a command line to a running controller, and down again.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     runtime,
@@ -28,7 +33,7 @@ use crate::{
     events::{Entry, Kind},
     export::Exporter,
     kernel::{Attachment, Dataplane, KernelError, Opened, XdpMode, XdpModeChoice},
-    notify,
+    notify::{self, webhook::Patience},
     policy::PolicyErrors,
     state::{PolicyState, StateError, Store},
 };
@@ -57,6 +62,8 @@ pub struct RunOptions {
     pub bpffs: PathBuf,
     /// Take enforcement off when it ends.
     pub detach_on_exit: bool,
+    /// How long a message of the webhook is tried, where it is not the usual hour.
+    pub webhook_for: Option<Duration>,
 }
 
 /// Why the controller did not start, or did not end well.
@@ -314,7 +321,9 @@ async fn serve(
     let outside = outside::follow(handle.clone(), Arc::clone(&detection), stopping.clone());
     let outside = tokio::spawn(outside);
     let webhook = handle.call(|engine| Ok(engine.webhook())).await?;
-    let webhook = tokio::spawn(webhook.deliver(notify::webhook::Patience::default(), stopping.clone()));
+    let mut patience = Patience::default();
+    patience.whole = options.webhook_for.unwrap_or(patience.whole);
+    let webhook = tokio::spawn(webhook.deliver(patience, stopping.clone()));
     let acts = tokio::spawn(act(handle.clone(), Arc::clone(&detection), stopping.clone()));
     let seconds = tokio::spawn(watch_seconds(handle.clone(), detection, stopping.clone()));
     let heartbeat = tokio::spawn(handle.clone().heartbeat(stopping.clone()));

@@ -31,7 +31,7 @@ mod show;
 mod sightings;
 mod telling;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -240,7 +240,7 @@ fn ports(packet: &Packet) -> (u16, u16) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::traffic::tests::named;
+    use crate::{geo::tests::Writer, traffic::tests::named};
 
     fn watching(services: &[&str]) -> Sightings {
         let mut sightings = Sightings::default();
@@ -281,6 +281,25 @@ mod tests {
         assert_eq!((first.source_port, first.destination_port), (40_000, 443));
         assert!(first.connection && !first.dropped && second.dropped);
         assert_eq!(first.tcp_flags, 0x02);
+    }
+
+    #[test]
+    fn a_sample_has_its_country_while_a_database_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("country.mmdb");
+        std::fs::write(&path, Writer::new(6).country("192.0.2.0/24", "NL").bytes()).unwrap();
+        let database = Database::open(&path).unwrap();
+        let mut sightings = watching(&["shop"]);
+        let samples = || batch(vec![named(0xc000_0201, 0x02, 100, Reason::Pass)]);
+        sightings.add(&samples(), Some(&database));
+        sightings.add(
+            &batch(vec![named(0xc633_6401, 0x02, 100, Reason::Pass)]),
+            Some(&database),
+        );
+        sightings.add(&samples(), None);
+        let second = sightings.take_second();
+        let countries: Vec<_> = second["shop"].iter().map(|of| of.country).collect();
+        assert_eq!(countries, [Some(*b"NL"), None, None]);
     }
 
     #[test]

@@ -107,6 +107,16 @@ impl Node {
     }
 }
 
+/// What a controller has saved that has seen customers of the first service for so many seconds.
+pub(crate) fn saved(services: &[&'static str], seconds: u32) -> (tempfile::TempDir, Vec<u8>) {
+    let mut node = Node::new(services);
+    let detection = node.start();
+    node.seconds(&detection, seconds, services[0], CUSTOMERS);
+    detection.save(node.now).unwrap();
+    let bytes = std::fs::read(node.dir.path().join(FILE)).unwrap();
+    (node.dir, bytes)
+}
+
 fn events(detection: &Detection, kind: Kind) -> Vec<Entry> {
     let events = detection.events.last(4_096, None).events.into_iter();
     events

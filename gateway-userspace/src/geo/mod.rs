@@ -1,7 +1,6 @@
 //! Countries of addresses, from a MaxMind database (`[geo]`).
 //!
-//! The database is read into memory whole: a country database takes 5 to 10 MB, a city database 60 MB and more; while a new
-//! one is taken in, both are there. It is not mapped: a file that is truncated while it is mapped ends the process that
+//! The database is read into memory whole and takes as much as its file; while a new one is taken in, both are there. It is not mapped: a file that is truncated while it is mapped ends the process that
 //! looks into it.
 
 mod database;

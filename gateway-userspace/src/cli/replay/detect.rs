@@ -265,6 +265,15 @@ fn number(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use weir::{
+        controller::backend::{Clock as _, SystemClock},
+        detect::Detection,
+        events::EventLog,
+        state::Store,
+    };
+
     use super::*;
 
     #[test]
@@ -304,5 +313,38 @@ mod tests {
         assert!(check(&[&a, &link], &b).unwrap_err().message().contains("twice"));
         assert!(check(&[&link], &a).unwrap_err().message().contains("judged"));
         assert_eq!(check(&[&link], &a).unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn what_a_controller_saved_is_found_by_its_folder_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let saved = |path: &Path| {
+            let args = Detectors {
+                detect: true,
+                learned: Some(path.to_owned()),
+                learn_from: Vec::new(),
+                every_packet: false,
+            };
+            args.saved()
+        };
+        let none = saved(folder.path()).unwrap_err();
+        assert!(
+            none.message().contains("detectors: No such file"),
+            "{}",
+            none.message()
+        );
+        let store = Arc::new(Store::open(folder.path()).unwrap());
+        let events = Arc::new(EventLog::open(folder.path()));
+        let now = SystemClock.now();
+        Detection::open(store, events, now).save(now).unwrap();
+        let file = folder.path().join(FILE);
+        for path in [folder.path(), &file] {
+            let learned = saved(path).unwrap().unwrap();
+            assert_eq!(learned.from.file, Some(file.display().to_string()));
+            assert!(learned.detectors.is_empty() && learned.until.is_some());
+        }
+        fs::write(&file, "something else").unwrap();
+        let error = saved(&file).unwrap_err();
+        assert!(error.message().contains("it is damaged"), "{}", error.message());
     }
 }

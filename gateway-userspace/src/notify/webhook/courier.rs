@@ -103,7 +103,10 @@ impl Webhook {
             }
             let Some(way) = &mut way else { continue };
             if delivery.queued.elapsed() >= patience.whole {
-                self.give_up(&delivery);
+                self.give_up(
+                    &delivery,
+                    &format!("it was tried for {} s", patience.whole.as_secs()),
+                );
                 continue;
             }
             let Err(failed) = way.send(&delivery, patience.within).await else {
@@ -114,7 +117,7 @@ impl Webhook {
             let is_final = failed.is_final();
             self.failed(&failed, &way.to);
             if is_final {
-                self.give_up(&delivery);
+                self.give_up(&delivery, &failed.to_string());
                 continue;
             }
             way.failures = way.failures.saturating_add(1);
@@ -133,14 +136,17 @@ impl Webhook {
     fn delivered(&self, delivery: &Delivery, to: &Settings) {
         self.done(delivery);
         self.sent.fetch_add(1, Ordering::Relaxed);
+        self.losing.store(false, Ordering::Relaxed);
         if lock(&self.fault).take().is_some() {
             tracing::info!(webhook = %to.url, "the webhook takes messages again");
         }
     }
 
-    fn give_up(&self, delivery: &Delivery) {
-        self.done(delivery);
-        self.lost.fetch_add(1, Ordering::Relaxed);
+    fn give_up(&self, delivery: &Delivery, why: &str) {
+        // One that is gone already was counted then, or nobody wants it any more.
+        if self.done(delivery) {
+            self.lose(1, why);
+        }
     }
 
     /// Tells of the first failure, and nothing of those that follow until it works again.
@@ -149,7 +155,7 @@ impl Webhook {
         if fault.is_none() {
             tracing::warn!(
                 webhook = %to.url, error = %failed,
-                "the webhook cannot be told of an anomaly; it is tried again for an hour"
+                "the webhook cannot be told of an anomaly; weir status names this until a message is delivered"
             );
         }
         *fault = Some(format!("the webhook {} cannot be told: {failed}", to.url));

@@ -20,7 +20,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -78,6 +78,8 @@ pub(crate) struct Webhook {
     lost: AtomicU64,
     /// Why the last try failed, until one succeeds.
     fault: Mutex<Option<String>>,
+    /// Whether it was logged that messages are lost, until one is delivered.
+    losing: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -97,6 +99,7 @@ impl Default for Webhook {
             sent: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             fault: Mutex::default(),
+            losing: AtomicBool::new(false),
         }
     }
 }
@@ -155,8 +158,7 @@ impl Webhook {
                 queued: Instant::now(),
             }),
             Err(error) => {
-                tracing::error!(%error, "an anomaly cannot be written as JSON; the webhook is not told");
-                self.lost.fetch_add(1, Ordering::Relaxed);
+                self.lose(1, &format!("an anomaly cannot be written as JSON: {error}"));
             }
         }
     }
@@ -165,7 +167,7 @@ impl Webhook {
         let mut queue = lock(&self.queue);
         if queue.len() >= QUEUED {
             queue.pop_front();
-            self.lost.fetch_add(1, Ordering::Relaxed);
+            self.lose(1, &format!("{QUEUED} others wait"));
         }
         queue.push_back(Arc::new(delivery));
         drop(queue);
@@ -174,7 +176,19 @@ impl Webhook {
 
     /// What happened came faster than it could be heard of: so many may have been messages.
     pub(crate) fn missed(&self, turns: u64) {
-        self.lost.fetch_add(turns, Ordering::Relaxed);
+        self.lose(turns, "anomalies came faster than they could be taken in");
+    }
+
+    /// Counts messages that are lost, and tells of the first one until another is delivered.
+    fn lose(&self, messages: u64, why: &str) {
+        self.lost.fetch_add(messages, Ordering::Relaxed);
+        if !self.losing.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                messages,
+                why,
+                "a message of the webhook is lost; weir_lost_total{{what=\"webhook\"}} counts it and those that follow"
+            );
+        }
     }
 
     /// Messages that were delivered.
@@ -197,11 +211,9 @@ impl Webhook {
         lock(&self.queue).front().cloned()
     }
 
-    /// Takes a message from the queue that is done with; it may be gone already.
-    fn done(&self, delivery: &Delivery) {
+    /// Takes a message from the queue that is done with; it may be gone already, and then nothing is done.
+    fn done(&self, delivery: &Delivery) -> bool {
         let mut queue = lock(&self.queue);
-        if queue.front().is_some_and(|first| first.id == delivery.id) {
-            queue.pop_front();
-        }
+        queue.pop_front_if(|first| first.id == delivery.id).is_some()
     }
 }

@@ -1,17 +1,19 @@
 //! Messages to a server that these tests play: one that takes them, and one that does all that servers do wrong.
 
+mod server;
+
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    io::AsyncWriteExt as _,
     net::TcpListener,
-    sync::mpsc,
     task::JoinHandle,
     time::{sleep, timeout},
 };
 
+use self::server::{Answer, ERROR, OK, Server, answer, read};
 use super::{sign::tests::by_definition, *};
 use crate::policy::webhook::Url;
 
@@ -24,123 +26,6 @@ const PATIENCE: Patience = Patience {
 };
 /// For whatever must happen.
 const SOON: Duration = Duration::from_secs(20);
-
-/// What the server does with a request.
-#[derive(Clone, Copy, Debug)]
-enum Answer {
-    Say(&'static str),
-    /// Closes the connection without a word.
-    Close,
-    /// Says nothing and keeps the connection.
-    Silence,
-    /// Sends headers without end.
-    Flood,
-}
-
-const OK: Answer = Answer::Say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
-const ERROR: Answer = Answer::Say("HTTP/1.1 500 Oh no\r\nContent-Length: 0\r\n\r\n");
-
-/// A request, as it came.
-#[derive(Clone, Debug)]
-struct Asked {
-    head: String,
-    body: Vec<u8>,
-}
-
-impl Asked {
-    fn header(&self, name: &str) -> Option<&str> {
-        let line = |line: &'_ str| -> bool {
-            line.split_once(':')
-                .is_some_and(|(key, _)| key.eq_ignore_ascii_case(name))
-        };
-        let found = self.head.lines().find(|of| line(of))?;
-        found.split_once(':').map(|(_, value)| value.trim())
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap()
-    }
-}
-
-async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Option<Asked> {
-    let mut bytes = Vec::new();
-    loop {
-        let mut some = [0; 4_096];
-        let count = stream.read(&mut some).await.ok()?;
-        if count == 0 {
-            return None;
-        }
-        bytes.extend_from_slice(&some[..count]);
-        let Some(end) = bytes.windows(4).position(|of| of == b"\r\n\r\n") else {
-            continue;
-        };
-        let asked = Asked {
-            head: String::from_utf8(bytes[..end].to_vec()).unwrap(),
-            body: bytes[end + 4..].to_vec(),
-        };
-        let length: usize = asked.header("content-length").unwrap().parse().unwrap();
-        if asked.body.len() >= length {
-            return Some(asked);
-        }
-    }
-}
-
-async fn answer(stream: &mut (impl AsyncWrite + Unpin), answer: Answer) {
-    match answer {
-        Answer::Say(text) => {
-            let _ = stream.write_all(text.as_bytes()).await;
-        }
-        Answer::Close => {}
-        Answer::Silence => sleep(SOON).await,
-        Answer::Flood => {
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n").await;
-            while stream.write_all(b"X: x\r\n").await.is_ok() {}
-        }
-    }
-}
-
-/// A server that answers as it is told, and then well; and what it was asked.
-struct Server {
-    port: u16,
-    asked: mpsc::UnboundedReceiver<Asked>,
-    task: JoinHandle<()>,
-}
-
-impl Server {
-    async fn start(answers: &[Answer]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (tell, asked) = mpsc::unbounded_channel();
-        let mut answers: VecDeque<Answer> = answers.iter().copied().collect();
-        let task = tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let next = answers.pop_front().unwrap_or(OK);
-                let tell = tell.clone();
-                tokio::spawn(async move {
-                    if let Some(asked) = read(&mut stream).await {
-                        let _ = tell.send(asked);
-                        answer(&mut stream, next).await;
-                    }
-                });
-            }
-        });
-        Self { port, asked, task }
-    }
-
-    fn settings(&self) -> Settings {
-        settings(&format!("http://127.0.0.1:{}/hook/T0KEN?key=T0KEN", self.port))
-    }
-
-    async fn next(&mut self) -> Asked {
-        timeout(SOON, self.asked.recv()).await.unwrap().unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
 
 fn settings(url: &str) -> Settings {
     Settings {
@@ -197,10 +82,7 @@ fn message(service: &str, now: Option<Anomaly>, before: Option<Anomaly>) -> Mess
     }
 }
 
-#[allow(
-    clippy::unnecessary_wraps,
-    reason = "what there is now, or before, as a message has it"
-)]
+#[allow(clippy::unnecessary_wraps, reason = "as messages have it")]
 fn attack() -> Option<Anomaly> {
     Some(anomaly("attack", Some("syn_flood")))
 }
@@ -383,7 +265,7 @@ async fn what_is_refused_or_too_old_is_lost_and_counted() {
     working.until("sent", |webhook| webhook.sent() == 1).await;
     assert_eq!(working.webhook.lost(), 1);
 
-    let server = Server::start(&vec![ERROR; 1_000]).await;
+    let server = Server::start(&[ERROR; 100]).await;
     let short = Patience {
         whole: Duration::from_millis(300),
         ..PATIENCE
@@ -424,7 +306,7 @@ async fn what_cannot_be_sent_before_the_end_is_lost_and_counted() {
 
 #[tokio::test]
 async fn another_place_is_headed_for_at_once() {
-    let bad = Server::start(&vec![ERROR; 1_000]).await;
+    let bad = Server::start(&[ERROR; 100]).await;
     let mut good = Server::start(&[]).await;
     let slow = Patience {
         first: Duration::from_mins(10),
@@ -490,20 +372,18 @@ async fn https_is_spoken_with_whom_the_authorities_know() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let server = tokio::spawn(async move {
-        let mut asked = Vec::new();
-        while asked.is_empty() {
+        loop {
             let (stream, _) = listener.accept().await.unwrap();
             // Whoever does not trust this certificate hangs up.
             let Ok(mut stream) = acceptor.accept(stream).await else {
                 continue;
             };
-            if let Some(one) = read(&mut stream).await {
-                asked.push(one);
+            if let Some(asked) = read(&mut stream).await {
                 answer(&mut stream, OK).await;
                 let _ = stream.shutdown().await;
+                return asked;
             }
         }
-        asked
     });
     let url = Url::parse(&format!("https://localhost:{port}/T0KEN")).unwrap();
     let parcel = post::Parcel {
@@ -541,7 +421,7 @@ async fn https_is_spoken_with_whom_the_authorities_know() {
         .await
         .unwrap();
     let asked = timeout(SOON, server).await.unwrap().unwrap();
-    assert!(asked[0].head.starts_with("POST /T0KEN HTTP/1.1"), "{asked:?}");
+    assert!(asked.head.starts_with("POST /T0KEN HTTP/1.1"), "{asked:?}");
 }
 
 #[test]

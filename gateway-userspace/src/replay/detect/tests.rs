@@ -11,7 +11,7 @@ use gateway_core::{frame::Slice, parse::parse};
 use gateway_detect::{Carrier, Kind, Speaking, Verdict};
 
 use super::{super::tests as frames, *};
-use crate::{kernel::ListContents, policy, replay};
+use crate::{geo::tests::Writer, kernel::ListContents, policy, replay};
 
 const POLICY: &str = r#"
 version = 1
@@ -502,6 +502,57 @@ fn the_clock_goes_on_after_what_is_known_at_the_same_hour_of_the_week() {
         assert_eq!(change.at.as_second() as f64, start + capture);
         let since = change.since.unwrap().as_millisecond() as f64 / 1e3;
         assert!((since - start - capture).abs() < 1e-3, "{since}");
+    }
+}
+
+#[test]
+fn countries_are_looked_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("country.mmdb");
+    std::fs::write(&path, Writer::new(6).country("192.0.2.0/24", "NL").bytes()).unwrap();
+    let mut run = Run::new(POLICY, true);
+    run.detection.countries = Some(Arc::new(Database::open(&path).unwrap()));
+    run.at(START);
+    run.arrives(&syn());
+    run.arrives(&syn_of([198, 51, 100, 1], 80));
+    run.detection.finish(START + S);
+    let (_, web) = &run.shown("web", true)[0];
+    let countries: Vec<_> = web.sightings.iter().map(|of| of.country).collect();
+    assert_eq!(countries, [Some(*b"NL"), None]);
+}
+
+#[test]
+fn what_a_controller_saved_is_what_is_known() {
+    let policy = policy::parse(POLICY, Path::new("test.toml")).unwrap().policy;
+    let (_folder, bytes) = detect::tests::saved(&["web", "gone"], 300);
+    let learned = Learned::saved(&bytes, "detectors".to_owned()).unwrap();
+    assert_eq!(learned.from.file.as_deref(), Some("detectors"));
+    let web = learned.from.services["web"].learned;
+    assert!(web > 0.0 && web < 1.0, "{web}");
+    assert_eq!(learned.from.services["gone"].learned, 0.0);
+    let options = Options {
+        learned: Some(learned),
+        ..Options::default()
+    };
+    let twin = Twin::new(&policy, &ListContents::default(), replay::KEY, 1024).unwrap();
+    let detection = Detection::new(&policy, &twin, &options);
+    let known: BTreeMap<&str, f64> = detection
+        .watched
+        .iter()
+        .map(|watched| (watched.name.as_str(), watched.look.learned()))
+        .collect();
+    assert_eq!(
+        known,
+        BTreeMap::from([("default", 0.0), ("shop", 0.0), ("web", web)])
+    );
+    // The clock goes on after it.
+    assert!(detection.known_until.is_some());
+
+    for at in [0, 9, bytes.len() / 2, bytes.len() - 1] {
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 1;
+        assert!(Learned::saved(&bytes, String::new()).is_err(), "{at}");
+        assert!(Learned::saved(&bytes[..at], String::new()).is_err(), "{at}");
     }
 }
 
