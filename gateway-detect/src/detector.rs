@@ -56,6 +56,9 @@ const MUCH: f64 = 1.5;
 /// Scores are not higher than this.
 const HIGHEST: f64 = 10.0;
 
+/// The most bytes of a detector, but for samples of the last seconds.
+pub const MOST_BYTES: usize = 32_768;
+
 /// What the operator says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -336,7 +339,7 @@ impl Detector {
             self.now.alarmed = Some(at);
             // Once it is an attack it stays one while it is unusual; its kind changes only for a plainer one.
             let verdict = match was {
-                Verdict::Attack(before) if before == kind || vague(kind) => Verdict::Attack(before),
+                Verdict::Attack(before) if before == kind || kind.is_vague() => Verdict::Attack(before),
                 Verdict::Attack(_) => Verdict::Attack(kind),
                 _ if slow && self.now.slow < SLOW_AFTER => {
                     if look.crowd {
@@ -345,7 +348,7 @@ impl Detector {
                         was
                     }
                 }
-                _ if plain(kind) && look.foreign >= invariants::fewest(kind) || self.much(seen, look) => {
+                _ if kind.is_plain() && look.foreign >= invariants::fewest(kind) || self.much(seen, look) => {
                     Verdict::Attack(kind)
                 }
                 // Some of a crowd is always odd.
@@ -365,7 +368,7 @@ impl Detector {
             return self.turn(at, verdict);
         }
         let over = match was.kind() {
-            Some(kind) if !vague(kind) => OVER_AFTER.0,
+            Some(kind) if !kind.is_vague() => OVER_AFTER.0,
             _ => OVER_AFTER.1,
         };
         if matches!(was, Verdict::Attack(_) | Verdict::Stealth) && holds(self.now.alarmed, over) {
@@ -444,7 +447,7 @@ impl Detector {
         finding.learned = (self.learned.seconds / LEARNING_SECONDS).min(1.0);
         finding.features.clear();
         if finding.verdict.anomalous() {
-            finding.features = speaking(&self.now.features, &self.now.distance);
+            finding.features = Speaking::all(&self.now.features, &self.now.distance);
         }
         if matches!(finding.verdict, Verdict::Attack(_) | Verdict::Stealth) {
             if look.kind.is_some() || finding.carriers.is_empty() {
@@ -499,39 +502,13 @@ impl Detector {
         self.turn(at, Verdict::Learning)
     }
 
-    /// Bytes that it takes, with what is on the heap, but for samples of the last seconds.
+    /// Bytes that it takes, with what is on the heap, but for samples of the last seconds; [`MOST_BYTES`] at most.
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.learned.bytes() + self.composition.bytes()
+        size_of::<Self>()
+            + self.learned.bytes()
+            + self.composition.bytes()
+            + self.tail.heap()
+            + (self.volume.bytes() - size_of::<Volume>())
+            + (self.normal.bytes() - size_of::<Normal>())
     }
-}
-
-/// Kinds that say only how many carry it.
-const fn vague(kind: Kind) -> bool {
-    matches!(kind, Kind::ManySources | Kind::FewSources)
-}
-
-/// Kinds that are attacks at any strength.
-const fn plain(kind: Kind) -> bool {
-    matches!(kind, Kind::SynFlood | Kind::Reflection | Kind::Scan)
-}
-
-/// The features that make the distance, the loudest first.
-fn speaking(features: &Features, distance: &Distance) -> Vec<Speaking> {
-    let all: f64 = distance.parts.iter().map(|part| part.max(0.0)).sum();
-    let mut speaking: Vec<Speaking> = Feature::ALL
-        .into_iter()
-        .zip(features)
-        .zip(distance.parts)
-        .filter_map(|((feature, measured), part)| {
-            Some(Speaking {
-                feature: feature.name(),
-                value: measured.value?,
-                expected: measured.expected?,
-                share: part.max(0.0) / all.max(1e-9),
-            })
-        })
-        .filter(|speaking| speaking.share >= 0.05)
-        .collect();
-    speaking.sort_by(|a, b| b.share.total_cmp(&a.share));
-    speaking
 }

@@ -5,6 +5,11 @@ use std::fmt;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::{
+    composition::Distance,
+    features::{Feature, Features},
+};
+
 /// The kinds of attack.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -48,6 +53,16 @@ impl Kind {
             Self::Scan => "scan",
             Self::Slow => "slow",
         }
+    }
+
+    /// Whether it says only how many carry it.
+    pub const fn is_vague(self) -> bool {
+        matches!(self, Self::ManySources | Self::FewSources)
+    }
+
+    /// Whether it is an attack at any strength that is one at all.
+    pub const fn is_plain(self) -> bool {
+        matches!(self, Self::SynFlood | Self::Reflection | Self::Scan)
     }
 }
 
@@ -114,6 +129,29 @@ pub struct Speaking {
     pub expected: f64,
     /// How much of the composition's score is its doing, 0 to 1.
     pub share: f64,
+}
+
+impl Speaking {
+    /// The features that make the distance, the loudest first.
+    pub fn all(features: &Features, distance: &Distance) -> Vec<Self> {
+        let all: f64 = distance.parts.iter().map(|part| part.max(0.0)).sum();
+        let mut speaking: Vec<Self> = Feature::ALL
+            .into_iter()
+            .zip(features)
+            .zip(distance.parts)
+            .filter_map(|((feature, measured), part)| {
+                Some(Self {
+                    feature: feature.name(),
+                    value: measured.value?,
+                    expected: measured.expected?,
+                    share: part.max(0.0) / all.max(1e-9),
+                })
+            })
+            .filter(|speaking| speaking.share >= 0.05)
+            .collect();
+        speaking.sort_by(|a, b| b.share.total_cmp(&a.share));
+        speaking
+    }
 }
 
 /// A source or a network that carries it.

@@ -322,3 +322,25 @@ fn what_an_operator_accepts_is_learned() {
     }
     assert!(!matches!(detector.finding().verdict, Verdict::Learning));
 }
+
+#[test]
+fn memory_is_bounded_whoever_sends() {
+    let mut service = service(5_000.0);
+    service.one_in = 10.0;
+    let (mut detector, mut at) = taught(&mut service, 100);
+    let mut most = 0;
+    for second in 0..4_000_u32 {
+        at += 1.0;
+        let mut seen = service.customers(1.0);
+        for (number, one) in (0_u32..).zip(&mut seen.sightings) {
+            // Networks that nobody has met before, of any size that a policy may have.
+            let address = Ipv4Addr::from_bits((second * 2_000 + number).wrapping_mul(0x9e37_79b1));
+            one.source = IpNet::new(address.into(), 32).unwrap();
+            one.network = IpNet::new(address.into(), 24).unwrap().trunc();
+        }
+        detector.tick(at, &seen);
+        most = most.max(detector.bytes());
+    }
+    println!("{most} bytes");
+    assert!(most <= gateway_detect::detector::MOST_BYTES, "{most}");
+}
