@@ -1,133 +1,27 @@
-//! The table, and the same as JSON.
+//! The table.
 
-use std::{collections::BTreeMap, fmt::Write, time::Duration};
+use std::{collections::BTreeMap, fmt::Write};
 
 use gateway_detect::Kind;
-use serde_json::{Value, json};
 
+use super::{
+    Results,
+    line::{Line, groups, strength},
+};
 use crate::{
-    demands::{Demand, rightly},
-    model::frames::Captured,
+    demands::Demand,
     run::{
-        crowds::{Modelled, Recorded},
+        crowds::Modelled,
         injected::{Trial, confusion},
-        normal::Weeks,
-        steps::{Came, Step, alike},
+        steps::{Came, alike},
         watch::{Entry, when},
     },
 };
 
-/// What came of a service.
-#[derive(Debug)]
-pub(crate) struct ServiceResults {
-    pub(crate) weeks: Weeks,
-    pub(crate) attacks: Vec<Trial>,
-    pub(crate) cold: Vec<Trial>,
-    pub(crate) steps: Vec<Step>,
-    pub(crate) crowds: Vec<Modelled>,
-    pub(crate) captures: Vec<Trial>,
-}
-
-/// What came of it all.
-#[derive(Debug)]
-pub(crate) struct Results {
-    pub(crate) seed: u64,
-    pub(crate) weeks: f64,
-    pub(crate) quick: bool,
-    pub(crate) one_in: f64,
-    pub(crate) services: Vec<ServiceResults>,
-    pub(crate) recorded: Option<Recorded>,
-    /// The score of the benchmark in its standard profile, and its own table.
-    pub(crate) benchmark: Option<(f64, String)>,
-    pub(crate) captures: Vec<Captured>,
-    pub(crate) took: Duration,
-}
-
 /// The most lines of reasons that are printed of each sort.
 const MOST: usize = 12;
 
-/// Delays and shares of the trials that are alike.
-struct Line {
-    trials: usize,
-    any: usize,
-    right: usize,
-    last: usize,
-    median: Option<f64>,
-    most: Option<f64>,
-    over: Option<f64>,
-}
-
-impl Line {
-    fn of(trials: &[&Trial]) -> Self {
-        let mut delays: Vec<f64> = trials.iter().filter_map(|trial| trial.right).collect();
-        delays.sort_by(f64::total_cmp);
-        let mut over: Vec<f64> = trials
-            .iter()
-            .filter(|trial| trial.any.is_some())
-            .map(|trial| trial.over.unwrap_or(f64::INFINITY))
-            .collect();
-        over.sort_by(f64::total_cmp);
-        Self {
-            trials: trials.len(),
-            any: trials.iter().filter(|trial| trial.any.is_some()).count(),
-            right: delays.len(),
-            last: trials.iter().filter(|trial| rightly(trial)).count(),
-            median: delays.get(delays.len() / 2).copied(),
-            most: delays.last().copied(),
-            over: over.get(over.len() / 2).copied(),
-        }
-    }
-
-    fn cells(&self) -> String {
-        let percent = |of: usize| 100.0 * of as f64 / self.trials.max(1) as f64;
-        let seconds = |value: Option<f64>| match value {
-            Some(value) if value.is_finite() => format!("{value:.1}"),
-            Some(_) => "never".to_owned(),
-            None => "-".to_owned(),
-        };
-        format!(
-            "{:>6} {:>6.0}% {:>6.0}% {:>6.0}% {:>8} {:>8} {:>8}",
-            self.trials,
-            percent(self.any),
-            percent(self.right),
-            percent(self.last),
-            seconds(self.median),
-            seconds(self.most),
-            seconds(self.over)
-        )
-    }
-
-    fn json(&self) -> Value {
-        json!({
-            "trials": self.trials,
-            "attack": self.any,
-            "right_kind": self.right,
-            "right_kind_at_end": self.last,
-            "delay_median_seconds": self.median,
-            "delay_max_seconds": self.most,
-            "over_median_seconds": self.over.filter(|over| over.is_finite()),
-        })
-    }
-}
-
 const HEAD: &str = "trials  attack   right  at end   median      max     over";
-
-/// Trials in groups, by a key.
-fn groups<'a, K: Ord>(
-    trials: impl Iterator<Item = &'a Trial>,
-    key: impl Fn(&Trial) -> K,
-) -> BTreeMap<K, Vec<&'a Trial>> {
-    let mut groups: BTreeMap<K, Vec<&Trial>> = BTreeMap::new();
-    for trial in trials {
-        groups.entry(key(trial)).or_default().push(trial);
-    }
-    groups
-}
-
-/// Strengths as keys.
-fn strength(trial: &Trial) -> u64 {
-    (trial.strength * 100.0).round() as u64
-}
 
 /// The table.
 pub(crate) fn text(results: &Results, demands: &[Demand]) -> String {
@@ -572,115 +466,4 @@ fn crowds_text(out: &mut String, results: &Results) -> std::fmt::Result {
         }
     }
     Ok(())
-}
-
-fn entry_json(entry: &Entry) -> Value {
-    json!({
-        "at": entry.at,
-        "verdict": entry.verdict.name(),
-        "kind": entry.verdict.kind().map(Kind::name),
-        "oddities": entry.oddities.iter().map(|oddity| oddity.name()).collect::<Vec<_>>(),
-        "why": entry.why.json(),
-    })
-}
-
-fn trial_json(trial: &Trial) -> Value {
-    json!({
-        "name": trial.name,
-        "kind": trial.kind.name(),
-        "service": trial.service,
-        "moment": trial.moment,
-        "strength": trial.strength,
-        "packets_per_second": trial.rate,
-        "attack_after_seconds": trial.any,
-        "right_kind_after_seconds": trial.right,
-        "at_end": trial.last.name(),
-        "at_end_kind": trial.last.kind().map(Kind::name),
-        "over_after_seconds": trial.over,
-        "called_before": trial.early,
-        "why": trial.why.json(),
-    })
-}
-
-/// The same as one object.
-pub(crate) fn json(results: &Results, demands: &[Demand]) -> Value {
-    let all = || results.services.iter().flat_map(|service| &service.attacks);
-    let forms: Vec<Value> = groups(all(), |trial| (trial.name.clone(), strength(trial)))
-        .into_iter()
-        .map(|((name, _), trials)| {
-            let mut line = Line::of(&trials).json();
-            line["name"] = json!(name);
-            line["kind"] = json!(trials[0].kind.name());
-            line["strength"] = json!(trials[0].strength);
-            line
-        })
-        .collect();
-    let strong: Vec<Trial> = all().filter(|trial| trial.strength >= 1.0).cloned().collect();
-    json!({
-        "schema": 1,
-        "seed": results.seed,
-        "weeks": results.weeks,
-        "quick": results.quick,
-        "one_in": results.one_in,
-        "took_seconds": results.took.as_secs_f64(),
-        "services": results.services.iter().map(|service| {
-            let weeks = &service.weeks;
-            json!({
-                "service": weeks.plan.name,
-                "weeks": weeks.lasted,
-                "learned_after_seconds": weeks.learned_after,
-                "seconds": weeks.said.json(),
-                "seconds_in_tenths": weeks.in_tenths,
-                "crowds": weeks.crowds,
-                "false_attacks": weeks.false_attacks.iter().map(entry_json).collect::<Vec<_>>(),
-                "stealths": weeks.stealths.iter().map(entry_json).collect::<Vec<_>>(),
-                "highest_scores": weeks.highest.iter().map(|(name, (volume, composition))| json!({
-                    "oddity": name, "volume": volume, "composition": composition,
-                })).collect::<Vec<_>>(),
-                "look_seconds": weeks.detector_seconds / weeks.timed.max(1) as f64,
-                "steps": alike(service.steps.iter()).iter().map(|(what, group)| json!({
-                    "step": what,
-                    "attacks": group.thought_of,
-                    "taken": group.taken,
-                    "exceeded": group.exceeded,
-                    "stated_share": group.stated,
-                    "minute_share": group.minute,
-                    "step_share": group.whole,
-                    "withheld": group.withheld,
-                })).collect::<Vec<_>>(),
-                "modelled_crowds": service.crowds.iter().map(|crowd| json!({
-                    "moment": crowd.moment,
-                    "shape": crowd.shape,
-                    "called_after_seconds": crowd.called_after,
-                    "seconds": crowd.said.json(),
-                    "attacks": crowd.attacks.iter().map(entry_json).collect::<Vec<_>>(),
-                    "stealths": crowd.stealths.iter().map(entry_json).collect::<Vec<_>>(),
-                })).collect::<Vec<_>>(),
-                "cold": service.cold.iter().map(trial_json).collect::<Vec<_>>(),
-                "captures": service.captures.iter().map(trial_json).collect::<Vec<_>>(),
-                "attacks": service.attacks.iter().map(trial_json).collect::<Vec<_>>(),
-            })
-        }).collect::<Vec<_>>(),
-        "attacks": forms,
-        "confusion": confusion(&strong).into_iter().map(|((kind, said), count)| json!({
-            "kind": kind.name(), "said": said, "count": count,
-        })).collect::<Vec<_>>(),
-        "world_cup": results.recorded.as_ref().map(|recorded| json!({
-            "minutes": recorded.minutes,
-            "attack_minutes": recorded.attack_minutes,
-            "stealth_minutes": recorded.stealth_minutes,
-            "seconds": recorded.said.json(),
-            "rises": recorded.rises.iter().map(|rise| json!({
-                "begins": rise.begins,
-                "factor": rise.factor,
-                "minutes": rise.minutes + 1,
-                "called_after_minutes": rise.called_after,
-                "why": rise.why.json(),
-            })).collect::<Vec<_>>(),
-        })),
-        "nab": results.benchmark.as_ref().map(|(score, _)| score),
-        "demands": demands.iter().map(|demand| json!({
-            "demand": demand.what, "found": demand.found, "met": demand.met,
-        })).collect::<Vec<_>>(),
-    })
 }
