@@ -118,13 +118,14 @@ impl Filter {
             Self::Nothing => {}
             Self::Bare => {
                 let program = programs::bare(if limit == Limit::Over { DROP } else { PASS })?;
-                let _link = program.link(netns, dev)?;
-                return Ok(Hold::Link { _link });
+                return Ok(Hold::Link {
+                    _link: program.link(netns, dev)?,
+                });
             }
             Self::Weir | Self::Blind => {
-                let daemon = Daemon::run(netns, &[dev], &policy(limit, self == Self::Blind))?;
+                let policy = policy(limit, self == Self::Blind);
                 return Ok(Hold::Daemon {
-                    _daemon: Box::new(daemon),
+                    _daemon: Box::new(Daemon::run(netns, &[dev], &policy)?),
                 });
             }
             Self::NftIngress => {

@@ -15,7 +15,7 @@ use weir::{
 use weir_tests::{
     bpf::{
         asm::Helper,
-        program::{DROP, Kind, Map, PASS, Program, Size, held},
+        program::{DROP, Kind, PASS, Program, Size, held},
     },
     bpffs::BpffsDir,
     frame::{ACK, Frame},
@@ -52,7 +52,7 @@ const GROUPS: [(&str, &str); 7] = [
 
 /// What is run.
 enum Subject {
-    Own(Program, Option<Map>),
+    Own(Program),
     Weir(TestProgram),
     Leaving(TestProgram),
 }
@@ -79,7 +79,7 @@ struct Row {
 impl Row {
     fn run(&self, repeat: u32) -> Result<Duration> {
         match &self.subject {
-            Subject::Own(program, _) => Ok(program.run(&self.frame, repeat)?.1),
+            Subject::Own(program) => Ok(program.run(&self.frame, repeat)?.1),
             Subject::Weir(program) => Ok(program.run(&self.frame, repeat)?.1),
             Subject::Leaving(program) => Ok(program.leaves(&self.frame, repeat)?),
         }
@@ -160,14 +160,14 @@ fn others() -> Result<Vec<Row>> {
     let own = |group,
                name: &str,
                kind: &str,
-               load: &mut dyn FnMut() -> Result<(Program, Option<Map>)>,
+               load: &mut dyn FnMut() -> Result<Program>,
                bits: u32| {
-        let ((program, map), size) = sized(kind, load)?;
+        let (program, size) = sized(kind, load)?;
         let frame = Frame::new().ip("20.0.0.1", "203.0.113.10").tcp(40_000, 80, ACK);
         anyhow::Ok(Row {
             group,
             name: name.to_owned(),
-            subject: Subject::Own(program, map),
+            subject: Subject::Own(program),
             frame: frame.build(),
             size,
             verified: 0,
@@ -181,7 +181,7 @@ fn others() -> Result<Vec<Row>> {
             "yardsticks",
             name,
             "bench_bare",
-            &mut || Ok((programs::bare(answer)?, None)),
+            &mut || programs::bare(answer),
             0,
         )?);
     }
@@ -193,7 +193,7 @@ fn others() -> Result<Vec<Row>> {
             "yardsticks",
             name,
             "bench_call",
-            &mut || Ok((programs::call(helper)?, None)),
+            &mut || programs::call(helper),
             0,
         )?);
     }
@@ -201,7 +201,7 @@ fn others() -> Result<Vec<Row>> {
         for (kind, called) in [(Kind::LruHash, "LRU_HASH"), (Kind::Array, "array")] {
             let spread = ((1_u32 << bits) - 1).to_be();
             let name = format!("minimal limiter, {called}, {name}");
-            let mut load = || programs::limiter(kind, 22, spread).map(|(program, map)| (program, Some(map)));
+            let mut load = || programs::limiter(kind, 22, spread);
             rows.push(own("sources", &name, "bench_limiter", &mut load, bits)?);
         }
     }
