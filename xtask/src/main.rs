@@ -70,7 +70,11 @@ enum Command {
         #[arg(last = true)]
         args: Vec<String>,
     },
-    /// Measure nanoseconds per packet; needs root, or sudo without a password
+    /// Measure what Weir costs: per packet, end to end beside other filters, and its control; needs root, or sudo
+    /// without a password
+    ///
+    /// About ten minutes; with `--quick` about one. `--json` is for machines, `--markdown` for docs/performance.md,
+    /// `--only packet`, `wire` or `control` measures one part.
     Bench {
         /// Instead, compare the source table with an `LRU_HASH`, and simulate attackers that fill its lines
         #[arg(long)]
@@ -148,7 +152,7 @@ fn run(command: Command) -> Result<()> {
         Command::Bench {
             table: true, args, ..
         } => lab::become_program("source-table", &["lru"], &args),
-        Command::Bench { args, .. } => lab::become_program("bench", &[], &args),
+        Command::Bench { args, .. } => lab::become_program("bench", &["lru"], &args),
         Command::Verify { args } => lab::become_program("verify", &[], &args),
         Command::Eval { args } => {
             setup::setup(Scope::Build, Mode::Quiet)?;

@@ -1,5 +1,8 @@
-//! The few `bpf()` calls that tests make themselves: a stranger's XDP program on an interface, and a word of a map that
-//! Weir has pinned.
+//! The few `bpf()` calls that tests make themselves: a stranger's XDP program on an interface, a word of a map that
+//! Weir has pinned, and what the benchmark measures with ([`program`]).
+
+pub mod asm;
+pub mod program;
 
 use std::{
     collections::BTreeMap,
@@ -112,6 +115,16 @@ fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<i32> {
     Ok(result as i32)
 }
 
+/// A call whose answers the kernel writes into the attributes.
+fn bpf_writing<T>(command: libc::c_int, attributes: &mut T) -> io::Result<i32> {
+    // SAFETY: as above; nobody else looks at the attributes meanwhile.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(result as i32)
+}
+
 fn owned(fd: i32) -> OwnedFd {
     // SAFETY: the kernel just gave us this descriptor, and nobody else has it.
     unsafe { OwnedFd::from_raw_fd(fd) }
@@ -181,6 +194,29 @@ pub fn dump(folder: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
         dumped.insert(name, held);
     }
     Ok(dumped)
+}
+
+/// Bytes of memory that the maps pinned in a folder, and in the folders in it, take: what their descriptors say.
+pub fn memory_of_pinned(folder: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            bytes += memory_of_pinned(&entry.path())?;
+            continue;
+        }
+        let pinned = open(&entry.path())?;
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pinned.as_raw_fd()))?;
+        // Links and programs have other fields.
+        if !info.lines().any(|line| line.starts_with("map_type:")) {
+            continue;
+        }
+        let memory = info.lines().find_map(|line| line.strip_prefix("memlock:"));
+        bytes += memory
+            .and_then(|text| text.trim().parse::<u64>().ok())
+            .context("a map does not say how much memory it takes")?;
+    }
+    Ok(bytes)
 }
 
 fn dump_map(pin: &Path, cpus: usize) -> Result<Vec<u8>> {

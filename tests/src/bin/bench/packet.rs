@@ -1,0 +1,323 @@
+//! What a packet costs by the kernel's own test-run: every row in every round.
+
+use std::{collections::BTreeMap, path::Path, thread, time::Duration};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use gateway_core::verdict::Verdict;
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
+use weir::{
+    kernel::{BanEntry, Dataplane, ListContents, TestProgram},
+    policy,
+};
+use weir_tests::{
+    bpf::{
+        asm::Helper,
+        program::{DROP, Kind, PASS, Program, Size, held},
+    },
+    bpffs::BpffsDir,
+    frame::{ACK, Frame},
+};
+
+use crate::{
+    cases::{self, Case, Parts},
+    programs,
+    table::{Cell, Figures, Table},
+};
+
+/// The least nanoseconds of each row, by table and name.
+pub(crate) type Leasts = BTreeMap<(&'static str, String), f64>;
+
+/// The tables, in the order in which they are printed.
+const GROUPS: [(&str, &str); 7] = [
+    ("yardsticks", "Per packet: yardsticks"),
+    (
+        "stages",
+        "Per packet: each stage over those before it; one source, passed",
+    ),
+    ("services", "Per packet: full policies of more services"),
+    ("frames", "Per packet: framings and verdicts, one bucket a source"),
+    (
+        "sources",
+        "Per packet: random sources over their limit, beside minimal limiters",
+    ),
+    (
+        "lists",
+        "Per packet: a drop list, the source in none of its prefixes",
+    ),
+    ("profiles", "Per packet: profiles, times and samples"),
+];
+
+/// What is run.
+enum Subject {
+    Own(Program),
+    Weir(TestProgram),
+    Leaving(TestProgram),
+}
+
+/// A policy in force in maps of its own, kept as long as its program.
+struct Place {
+    _dataplane: Dataplane,
+    _bpffs: BpffsDir,
+}
+
+struct Row {
+    group: &'static str,
+    name: String,
+    subject: Subject,
+    frame: Vec<u8>,
+    size: Size,
+    verified: u32,
+    /// Runs that fill the tables before anything is measured.
+    warm: u32,
+    times: Figures,
+    _place: Option<Place>,
+}
+
+impl Row {
+    fn run(&self, repeat: u32) -> Result<Duration> {
+        match &self.subject {
+            Subject::Own(program) => Ok(program.run(&self.frame, repeat)?.1),
+            Subject::Weir(program) => Ok(program.run(&self.frame, repeat)?.1),
+            Subject::Leaving(program) => Ok(program.leaves(&self.frame, repeat)?),
+        }
+    }
+}
+
+/// Opens maps of their own and puts a policy in force.
+fn place(text: &str, listed: u32) -> Result<(Dataplane, BpffsDir)> {
+    let parsed = policy::parse(text, Path::new("bench.toml"))?.policy;
+    let bpffs = BpffsDir::create()?;
+    let (mut dataplane, _) = Dataplane::open(&bpffs.path().join("weir"), &parsed.source)?;
+    let mut lists: ListContents = policy::lists::contents(&parsed, Path::new("/"))?;
+    if let Some(list) = lists.get_mut("bad") {
+        *list = cases::prefixes(listed);
+    }
+    dataplane.apply(&parsed, text, &lists, &[])?;
+    Ok((dataplane, bpffs))
+}
+
+/// The sizes of the programs called `name` that `load` adds.
+fn sized<T>(name: &str, load: impl FnOnce() -> Result<T>) -> Result<(T, Size)> {
+    let before = held(name)?;
+    let loaded = load()?;
+    let after = held(name)?;
+    let size = after.iter().find(|(id, _)| !before.contains_key(id));
+    Ok((loaded, size.map(|(_, size)| *size).unwrap_or_default()))
+}
+
+fn ready(case: Case) -> Result<Row> {
+    let (mut dataplane, bpffs) = place(&case.policy, case.listed)?;
+    let bans: Vec<BanEntry> = cases::prefixes(case.banned)
+        .into_iter()
+        .map(|prefix| BanEntry {
+            prefix,
+            service: None,
+            until_ns: u64::MAX,
+        })
+        .collect();
+    if !bans.is_empty() {
+        dataplane.change_bans(&bans, &[])?;
+    }
+    let counted = if case.leaves { "weir_egress" } else { "weir" };
+    let (program, size) = sized(counted, || {
+        Ok(if case.bits == 0 {
+            dataplane.test_program(false)?
+        } else {
+            dataplane.spread_program(((1_u32 << case.bits) - 1).to_be(), false)?
+        })
+    })?;
+    if !case.leaves && case.bits == 0 {
+        let dropped = program.run(&case.frame, 3)?.0 == Verdict::Drop;
+        ensure!(dropped == case.drops, "{}: dropped: {dropped}", case.name);
+    }
+    let verified = if case.leaves { 0 } else { program.complexity() };
+    Ok(Row {
+        group: case.group,
+        name: case.name,
+        subject: if case.leaves {
+            Subject::Leaving(program)
+        } else {
+            Subject::Weir(program)
+        },
+        frame: case.frame,
+        size,
+        verified,
+        warm: 4 << case.bits,
+        times: Figures::default(),
+        _place: Some(Place {
+            _dataplane: dataplane,
+            _bpffs: bpffs,
+        }),
+    })
+}
+
+/// The rows that are not Weir's.
+fn others() -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    let own = |group, name: &str, kind: &str, load: &mut dyn FnMut() -> Result<Program>, bits: u32| {
+        let (program, size) = sized(kind, load)?;
+        let frame = Frame::new().ip("20.0.0.1", "203.0.113.10").tcp(40_000, 80, ACK);
+        anyhow::Ok(Row {
+            group,
+            name: name.to_owned(),
+            subject: Subject::Own(program),
+            frame: frame.build(),
+            size,
+            verified: 0,
+            warm: 4 << bits,
+            times: Figures::default(),
+            _place: None,
+        })
+    };
+    for (name, answer) in [("bare drop", DROP), ("bare pass", PASS)] {
+        rows.push(own(
+            "yardsticks",
+            name,
+            "bench_bare",
+            &mut || programs::bare(answer),
+            0,
+        )?);
+    }
+    for (name, helper) in [
+        ("a clock read", Helper::Clock),
+        ("a random number", Helper::Random),
+    ] {
+        rows.push(own(
+            "yardsticks",
+            name,
+            "bench_call",
+            &mut || programs::call(helper),
+            0,
+        )?);
+    }
+    for (name, bits) in cases::SOURCES {
+        for (kind, called) in [(Kind::LruHash, "LRU_HASH"), (Kind::Array, "array")] {
+            let spread = ((1_u32 << bits) - 1).to_be();
+            let name = format!("minimal limiter, {called}, {name}");
+            let mut load = || programs::limiter(kind, 22, spread);
+            rows.push(own("sources", &name, "bench_limiter", &mut load, bits)?);
+        }
+    }
+    Ok(rows)
+}
+
+/// Measures all rows.
+pub(crate) fn measure(rounds: usize, repeat: u32) -> Result<(Vec<Table>, Leasts)> {
+    let mut rows = others()?;
+    for case in cases::all() {
+        let name = case.name.clone();
+        rows.push(ready(case).with_context(|| format!("cannot make {name} ready"))?);
+    }
+    for row in &rows {
+        row.run(row.warm.max(1_000))?;
+    }
+    for _ in 0..rounds {
+        for row in &mut rows {
+            let time = row.run(repeat)?;
+            row.times.push(time.as_nanos() as f64);
+        }
+    }
+    let columns = [
+        ("ns", "ns a packet"),
+        ("instructions", "instructions"),
+        ("jited_bytes", "JITed bytes"),
+        ("verified", "verified"),
+    ];
+    let mut leasts = Leasts::new();
+    let mut tables = Vec::new();
+    for (key, title) in GROUPS {
+        let mut table = Table::new(key, title, &columns);
+        for row in rows.iter().filter(|row| row.group == key) {
+            if let Some(spread) = row.times.spread() {
+                leasts.insert((key, row.name.clone()), spread.least);
+            }
+            table.row(
+                row.name.clone(),
+                vec![
+                    Cell::figures(&row.times, 0),
+                    Cell::count(row.size.instructions),
+                    Cell::count(row.size.jited),
+                    if row.verified == 0 {
+                        Cell::Nothing
+                    } else {
+                        Cell::count(row.verified)
+                    },
+                ],
+            );
+        }
+        tables.push(table);
+    }
+    Ok((tables, leasts))
+}
+
+/// Packets a second of two CPUs over those of one: of a program that only drops, and of a policy whose total both charge.
+/// By the best of the rounds.
+pub(crate) fn two_cpus(rounds: usize, repeat: u32) -> Result<(Table, BTreeMap<&'static str, f64>)> {
+    let mut ratios = BTreeMap::new();
+    let columns = [
+        ("one", "one CPU, million packets/s"),
+        ("two", "two CPUs, million packets/s"),
+        ("times", "times"),
+    ];
+    let mut table = Table::new("two_cpus", "Two CPUs at once", &columns);
+    let total = Parts {
+        limits: cases::TOTAL,
+        ..Parts::default()
+    };
+    let (mut dataplane, _bpffs) = place(&total.policy(), 0)?;
+    let weir = dataplane.test_program(false)?;
+    let bare = programs::bare(DROP)?;
+    let frame = cases::plain();
+    let run_bare = || Ok(bare.run(&frame, repeat * 4)?.1);
+    let run_weir = || Ok(weir.run(&frame, repeat)?.1);
+    let subjects: [(&'static str, &(dyn Fn() -> Result<Duration> + Sync)); 2] =
+        [("bare drop", &run_bare), ("one total, passed", &run_weir)];
+    let mut figures = [const { (Vec::new(), Vec::new()) }; 2];
+    for _ in 0..rounds {
+        for ((_, run), (one, two)) in subjects.iter().zip(&mut figures) {
+            one.push(on_cpus(*run, &[0])?);
+            two.push(on_cpus(*run, &[0, 1])?);
+        }
+    }
+    for ((name, _), (one, two)) in subjects.iter().zip(&figures) {
+        let best = |rates: &[f64]| rates.iter().copied().fold(0.0, f64::max);
+        let (one, two) = (best(one), best(two));
+        ratios.insert(*name, two / one);
+        table.row(
+            *name,
+            vec![
+                Cell::Number(one * 1e3, 1),
+                Cell::Number(two * 1e3, 1),
+                Cell::Number(two / one, 2),
+            ],
+        );
+    }
+    Ok((table, ratios))
+}
+
+/// Packets a nanosecond of all CPUs together, each running the same.
+fn on_cpus(run: &(dyn Fn() -> Result<Duration> + Sync), cpus: &[usize]) -> Result<f64> {
+    thread::scope(|scope| {
+        let threads: Vec<_> = cpus
+            .iter()
+            .map(|cpu| {
+                scope.spawn(move || -> Result<f64> {
+                    let mut only = CpuSet::new();
+                    only.set(*cpu)?;
+                    sched_setaffinity(Pid::from_raw(0), &only)?;
+                    Ok(1.0 / run()?.as_nanos().max(1) as f64)
+                })
+            })
+            .collect();
+        let mut sum = 0.0;
+        for thread in threads {
+            sum += thread
+                .join()
+                .map_err(|_| anyhow!("a measuring thread panicked"))??;
+        }
+        Ok(sum)
+    })
+}
