@@ -39,6 +39,10 @@ pub(crate) const TOTAL: &str = "[service.total]\npackets = { rate = \"100M\", bu
 
 /// A policy with one service.
 #[derive(Clone, Copy, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a part that is there or not"
+)]
 pub(crate) struct Parts<'a> {
     pub(crate) tracked: u32,
     pub(crate) samples: bool,
@@ -162,10 +166,11 @@ fn services(cases: &mut Vec<Case>) {
         let mut policy = head(FEW, true, true);
         policy += "[lists.bad]\naction = \"drop\"\nprefixes = [\"198.51.100.0/24\"]\n";
         for at in 1..=count {
-            policy += &format!(
+            let service = format!(
                 "[[service]]\nname = \"s{at}\"\nprotocol = \"tcp\"\nports = [{}]\n{PACKETS}{THREE}{BLOCK}{NETWORK}{TOTAL}",
                 2_000 + at
             );
+            policy.push_str(&service);
         }
         let noun = if count == 1 { "service" } else { "services" };
         let mut case = case("services", format!("{count} {noun}"), policy);

@@ -44,7 +44,7 @@ pub(crate) enum Filter {
     /// iptables' hashlimit in raw's PREROUTING.
     Hashlimit,
     /// xdp-filter with a list of denied sources.
-    XdpFilter,
+    DenyList,
 }
 
 /// Something that is in force as long as it lasts.
@@ -63,7 +63,7 @@ impl Filter {
         Self::NftIngress,
         Self::NftPrerouting,
         Self::Hashlimit,
-        Self::XdpFilter,
+        Self::DenyList,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -75,7 +75,7 @@ impl Filter {
             Self::NftIngress => "nftables, netdev ingress",
             Self::NftPrerouting => "nftables, ip prerouting",
             Self::Hashlimit => "iptables hashlimit, raw PREROUTING",
-            Self::XdpFilter => "xdp-filter, deny list",
+            Self::DenyList => "xdp-filter, deny list",
         }
     }
 
@@ -84,7 +84,7 @@ impl Filter {
         match self {
             Self::NftIngress | Self::NftPrerouting => Some("nft"),
             Self::Hashlimit => Some("iptables"),
-            Self::XdpFilter => Some("xdp-filter"),
+            Self::DenyList => Some("xdp-filter"),
             _ => None,
         }
     }
@@ -101,7 +101,7 @@ impl Filter {
     pub(crate) fn serves(self, limit: Limit, sources: u32) -> bool {
         match self {
             Self::Nothing => limit == Limit::Within,
-            Self::XdpFilter => limit == Limit::Over && sources == 1,
+            Self::DenyList => limit == Limit::Over && sources == 1,
             _ => true,
         }
     }
@@ -140,7 +140,7 @@ impl Filter {
                 feed(netns.command("nft").args(["-f", "-"]), &rules("ip", hook, limit))?;
             }
             Self::Hashlimit => hashlimit(netns, limit)?,
-            Self::XdpFilter => {
+            Self::DenyList => {
                 let mut load = netns.command("xdp-filter");
                 load.args(["load", "--mode", "native", "--policy", "allow"]);
                 feed(load.args(["--features", "ipv4,udp", dev]), "")?;
@@ -155,7 +155,7 @@ impl Filter {
 
     /// Takes off what outlives the namespace.
     pub(crate) fn remove(self, netns: &Netns, dev: &str) {
-        if self == Self::XdpFilter {
+        if self == Self::DenyList {
             let _ = netns.command("xdp-filter").args(["unload", dev]).output();
         }
     }
@@ -163,7 +163,7 @@ impl Filter {
 
 /// Runs a command to its end with this input.
 fn feed(command: &mut Command, input: &str) -> Result<()> {
-    let output = finish(command, Some(input), Duration::from_secs(60))?;
+    let output = finish(command, Some(input), Duration::from_mins(1))?;
     ensure!(
         output.code == 0,
         "{command:?} ended with {}: {}",

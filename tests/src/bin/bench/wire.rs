@@ -283,7 +283,7 @@ pub(crate) fn measure(rounds: usize, time: Duration) -> Result<(Vec<Table>, Medi
     for place in &places {
         place.filter.remove(&place.node, &place.dev);
     }
-    Ok(told(&places, &cases, left_out))
+    Ok(told(&places, &cases, &left_out))
 }
 
 /// Whether it is measured: from one source nothing passes that is within ten thousand a second.
@@ -292,7 +292,7 @@ fn asked(filter: Filter, limit: Limit, sources: usize) -> bool {
     filter.serves(limit, SOURCES[sources].2 + 1) && !(limit == Limit::Within && one)
 }
 
-fn told(places: &[Place], cases: &[Case], left_out: Vec<String>) -> (Vec<Table>, Medians) {
+fn told(places: &[Place], cases: &[Case], left_out: &[String]) -> (Vec<Table>, Medians) {
     let mut medians = Medians::new();
     let mut tables = Vec::new();
     let columns = [
