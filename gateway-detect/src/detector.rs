@@ -239,6 +239,10 @@ impl Detector {
         let volume_score = self.score(scored.exceedance);
         let more = scored.deviation > 0.0;
         let times = |usual: f64| rate / usual.max(LEAST_CROWD);
+        // An attack's own packets make no crowd that would be left when it ends: what came beside it must be many.
+        let attacked = matches!(self.finding.verdict, Verdict::Attack(_));
+        let beside = rate - self.finding.foreign_packets_per_second;
+        let more = more && !(attacked && beside < CROWD * scored.expected.max(LEAST_CROWD));
         // A rise that takes an hour is not beyond what the last half hour makes one expect, but beyond the hour of the week.
         let many = more
             && (volume_score >= 1.0

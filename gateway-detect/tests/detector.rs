@@ -291,6 +291,26 @@ fn a_flood_is_seen_within_a_tenth_of_a_second() {
 }
 
 #[test]
+fn an_attack_that_ends_leaves_no_crowd() {
+    for kind in [Kind::UdpFlood, Kind::FewSources, Kind::SynFlood] {
+        let mut service = service(400.0);
+        let (mut detector, mut at) = taught(&mut service, 3_600);
+        let mut said = std::collections::BTreeMap::<&str, u32>::new();
+        for second in 0..150 {
+            at += 1.0;
+            let mut seen = service.customers(1.0);
+            if second < 15 {
+                attack(&mut service, &mut seen, kind, 12_000.0);
+            }
+            detector.tick(at, &seen);
+            *said.entry(detector.finding().verdict.name()).or_default() += 1;
+        }
+        assert!(!said.contains_key("crowd"), "{kind:?}: {said:?}");
+        assert!(said["attack"] >= 15 && said["quiet"] >= 30, "{kind:?}: {said:?}");
+    }
+}
+
+#[test]
 fn what_an_operator_accepts_is_learned() {
     let mut service = service(2_000.0);
     let (mut detector, mut at) = taught(&mut service, 2_000);
