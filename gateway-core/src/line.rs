@@ -103,14 +103,19 @@ pub trait Versions {
     fn version(&self, id: u32, version: u8) -> Option<Spec>;
 }
 
+/// Whether nobody has tidied a line in this tick. A stamp of the future is another CPU's later clock.
+#[inline(always)]
+pub fn untidy<L: Line>(line: &L, now_ns: u64) -> bool {
+    now_ns >> TICK_SHIFT > line.get(0)
+}
+
 /// Empties the stale cells of a line if nobody has done so in this tick; returns for how long it had certainly not
 /// been touched, in nanoseconds.
 #[inline(always)]
 pub fn tidy<L: Line>(line: &L, now_ns: u64) {
     let stamp = line.get(0);
     let tick = now_ns >> TICK_SHIFT;
-    // A stamp of the future is another CPU's later clock.
-    if tick <= stamp {
+    if !untidy(line, now_ns) {
         return;
     }
     // The last touch may have come as late as the end of the stamp's tick.

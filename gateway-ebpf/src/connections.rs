@@ -20,7 +20,7 @@ use gateway_core::{
 };
 
 use crate::{
-    PARSED, PacketPlace,
+    PARSED, PacketPlace, blank,
     environment::{self, Environment},
     frame::PacketFrame,
     parse_into, profiles,
@@ -49,7 +49,8 @@ pub(crate) fn leaving(context: &TcContext) {
     // Headers that are not in the linear part yet are pulled there; those of what this host makes are.
     let length = context.len();
     let _ = context.pull_data(if length < LONGEST { length } else { LONGEST });
-    let mut place = MaybeUninit::<PacketPlace>::zeroed();
+    let mut place = MaybeUninit::uninit();
+    blank(&mut place);
     if weir_parse_leaving(context.as_ptr().cast(), place.as_mut_ptr()) == PARSED {
         weir_leaving(place.as_ptr(), number, now_ns);
     }

@@ -44,7 +44,7 @@ pub(crate) extern "C" fn weir_charge(
 /// [`line::charge_once`]; the number of a [`Charge`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn weir_charge_once(
+pub(crate) extern "C" fn weir_charge_once(
     element: *mut Element,
     spec: *const Spec,
     hash: u64,

@@ -61,7 +61,7 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run() -> Result<()> {
-    let (mut form, mut quick, mut only) = (Form::Plain, false, None);
+    let (mut form, mut quick, mut only, mut rows) = (Form::Plain, false, None, None);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -72,11 +72,19 @@ fn run() -> Result<()> {
                 Some(part) if PARTS.contains(&part.as_str()) => only = Some(part),
                 _ => bail!("--only is followed by one of {}", PARTS.join(", ")),
             },
-            other => bail!("no option {other}; there are --json, --markdown, --quick and --only PART"),
+            "--rows" => match arguments.next() {
+                Some(text) => rows = Some(text),
+                None => bail!("--rows is followed by a part of the names of tables or rows"),
+            },
+            other => {
+                bail!("no option {other}; there are --json, --markdown, --quick, --only PART and --rows TEXT")
+            }
         }
     }
     weir_tests::skip::require_root();
     let effort = if quick { QUICK } else { FULL };
+    // Some rows are rows of packets.
+    let only = only.or_else(|| rows.as_ref().map(|_| PARTS[0].to_owned()));
     let asked = |part: &str| only.as_deref().is_none_or(|only| only == part);
     let mut known = Known::default();
     let mut tables = Vec::new();
@@ -94,11 +102,15 @@ fn run() -> Result<()> {
         println!("{}\n", about.lines().join("\n"));
     }
     if asked("packet") {
-        let (packets, leasts) = packet::measure(effort.packet.0, effort.packet.1)?;
-        let (two, ratios) = packet::two_cpus(effort.packet.0, effort.packet.1 * 2)?;
-        (known.leasts, known.two_cpus) = (leasts, ratios);
+        let (packets, leasts) =
+            packet::measure(effort.packet.0, effort.packet.1, rows.as_deref().unwrap_or(""))?;
+        known.leasts = leasts;
         show(packets);
-        show(vec![two]);
+        if rows.is_none() {
+            let (two, ratios) = packet::two_cpus(effort.packet.0, effort.packet.1 * 2)?;
+            known.two_cpus = ratios;
+            show(vec![two]);
+        }
     }
     if asked("wire") {
         let (wires, medians) = wire::measure(effort.wire.0, effort.wire.1)?;

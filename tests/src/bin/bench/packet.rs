@@ -204,10 +204,15 @@ fn others() -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Measures all rows.
-pub(crate) fn measure(rounds: usize, repeat: u32) -> Result<(Vec<Table>, Leasts)> {
+/// Measures all rows, or those whose table or name has `only` in it.
+pub(crate) fn measure(rounds: usize, repeat: u32, only: &str) -> Result<(Vec<Table>, Leasts)> {
+    let asked = |group: &str, name: &str| group.contains(only) || name.contains(only);
     let mut rows = others()?;
+    rows.retain(|row| row.group == "yardsticks" || asked(row.group, &row.name));
     for case in cases::all() {
+        if !asked(case.group, &case.name) {
+            continue;
+        }
         let name = case.name.clone();
         rows.push(ready(case).with_context(|| format!("cannot make {name} ready"))?);
     }
@@ -248,7 +253,9 @@ pub(crate) fn measure(rounds: usize, repeat: u32) -> Result<(Vec<Table>, Leasts)
                 ],
             );
         }
-        tables.push(table);
+        if !table.rows.is_empty() {
+            tables.push(table);
+        }
     }
     Ok((tables, leasts))
 }
