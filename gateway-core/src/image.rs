@@ -29,7 +29,7 @@ pub const PAGES: u32 = 128;
 /// Slots of the maps in maps: the one in force, the one before, and those being filled.
 pub const SLOTS: u32 = 4;
 /// Changes whenever a type or a table here changes its meaning; pinned state of another number is not reused.
-pub const ABI: u64 = 3;
+pub const ABI: u64 = 4;
 
 /// The words of the control table.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -147,6 +147,8 @@ pub struct Generation {
     pub bypass_until_ns: u64,
     /// How many packets are sampled.
     pub sample: Rate,
+    /// What of the packet path this policy may need: see [`uses`].
+    pub uses: u64,
 }
 
 /// Bits of [`Generation::flags`].
@@ -183,6 +185,56 @@ pub mod flags {
     pub const PROFILES: u32 = 1 << 14;
     /// Some service measures time.
     pub const TIMES: u32 = 1 << 15;
+    /// There is a policy: every one has this.
+    pub const READY: u32 = 1 << 16;
+    /// The node opens when no controller reports.
+    pub const OPENS: u32 = 1 << 17;
+    /// Some bucket is so shallow, or something is timed, that the clock must be exact ([`crate::bucket::spec::Spec::needs_exact_clock`]).
+    pub const EXACT_CLOCK: u32 = 1 << 18;
+    /// Packets are sampled.
+    pub const SAMPLES: u32 = 1 << 19;
+}
+
+/// What of the packet path a policy may need, in one number that a program carries as a constant, so that the verifier takes
+/// out of it what no policy that it serves needs: bits of [`flags`], then 16 bits of [`subject_flags`] of any subject, then a bit
+/// for each bucket that any subject has, by tier and kind.
+///
+/// A program may carry more than a policy needs, never less.
+pub mod uses {
+    use super::{KINDS, TIERS};
+
+    /// Everything.
+    pub const ALL: u64 = u64::MAX;
+    /// Where the subjects' flags begin.
+    const SUBJECTS: u32 = 32;
+    /// Where the buckets begin.
+    const BUCKETS: u32 = 48;
+
+    /// Of these flags, of these flags of subjects, and no buckets.
+    #[inline(always)]
+    pub const fn of(flags: u32, subject_flags: u32) -> u64 {
+        flags as u64 | (subject_flags as u64 & 0xffff) << SUBJECTS
+    }
+
+    /// The flags.
+    #[inline(always)]
+    pub const fn flags(uses: u64) -> u32 {
+        uses as u32
+    }
+
+    /// The flags of subjects.
+    #[inline(always)]
+    pub const fn subject_flags(uses: u64) -> u32 {
+        (uses >> SUBJECTS) as u32 & 0xffff
+    }
+
+    /// The bit of a bucket.
+    #[inline(always)]
+    pub const fn bucket(tier: usize, kind: usize) -> u64 {
+        1 << (BUCKETS as usize + tier * KINDS + kind)
+    }
+
+    const _: () = assert!(BUCKETS as usize + TIERS * KINDS <= 64);
 }
 
 /// Tiers of buckets, in the order of judgement.
@@ -292,6 +344,8 @@ pub mod subject_flags {
     pub const PROFILE: u32 = 1 << 9;
     /// Its handshakes and first answers are timed.
     pub const TIME: u32 = 1 << 10;
+    /// It is enforced for a share of sources only.
+    pub const SHARE: u32 = 1 << 11;
 }
 
 /// What the list tries say about a source: of the longest prefix that covers it.

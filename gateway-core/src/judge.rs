@@ -67,6 +67,24 @@ pub trait Environment: classify::Tables + Versions + proof::Tables {
     /// Tells of a block that has just begun: of all that a source sends (`whole`), or of its new connections.
     fn announce(&self, packet: &Packet, subject: &Subject, whole: bool);
 
+    /// Bits of [`flags`] of the generation in force. A program that was made for certain policies has none that they do not use.
+    #[inline(always)]
+    fn flags(&self) -> u32 {
+        self.generation().flags
+    }
+
+    /// Bits of [`subject_flags`], likewise.
+    #[inline(always)]
+    fn subject_flags(&self, subject: &Subject) -> u32 {
+        subject.flags
+    }
+
+    /// Whether any subject may have a bucket in this place, likewise.
+    #[inline(always)]
+    fn may_have(&self, _tier: usize, _kind: usize) -> bool {
+        true
+    }
+
     /// Whether the whole node only watches.
     #[inline(always)]
     fn watched(&self) -> bool {
@@ -218,24 +236,19 @@ pub fn judge_malformed<E: Environment>(environment: &E, _malformed: Malformed) -
 /// The number of the service that a packet belongs to; 0: none. In scope or not.
 #[inline(always)]
 pub fn service<E: Environment>(environment: &E, packet: &Packet) -> u32 {
-    let generation = environment.generation();
     classify(
         environment,
-        uses(generation),
+        uses(environment),
         packet,
-        destination(environment, generation, packet),
+        destination(environment, packet),
     )
 }
 
 /// What services and scope say of a packet's destination.
 #[inline(always)]
-fn destination<E: Environment>(
-    environment: &E,
-    generation: &Generation,
-    packet: &Packet,
-) -> DestinationEntry {
+fn destination<E: Environment>(environment: &E, packet: &Packet) -> DestinationEntry {
     let ip = !matches!(packet.network, Network::Other(_));
-    if generation.flags & flags::DESTINATIONS != 0 && ip {
+    if environment.flags() & flags::DESTINATIONS != 0 && ip {
         environment.destination(matches!(packet.network, Network::V6), &packet.destination)
     } else {
         DestinationEntry::default()
@@ -244,57 +257,71 @@ fn destination<E: Environment>(
 
 /// What classification has to look at.
 #[inline(always)]
-const fn uses(generation: &Generation) -> Uses {
+fn uses<E: Environment>(environment: &E) -> Uses {
     Uses {
-        groups: generation.flags & flags::ADDRESS_GROUPS != 0,
-        source_ports: generation.flags & flags::SOURCE_PORTS != 0,
+        groups: environment.flags() & flags::ADDRESS_GROUPS != 0,
+        source_ports: environment.flags() & flags::SOURCE_PORTS != 0,
     }
 }
 
 /// Judges a parsed packet.
 #[inline(always)]
 pub fn judge_packet<E: Environment>(environment: &E, packet: &Packet) -> Judgement {
+    judge_for(environment, packet).0
+}
+
+/// As [`judge_packet`], with the entry of the subject that counts it, so that nobody looks it up again.
+#[inline(always)]
+pub fn judge_for<'e, E: Environment>(
+    environment: &'e E,
+    packet: &Packet,
+) -> (Judgement, Option<&'e Subject>) {
     let generation = environment.generation();
     let watched = environment.watched();
     let v6 = matches!(packet.network, Network::V6);
     let ip = !matches!(packet.network, Network::Other(_));
 
-    let destination = destination(environment, generation, packet);
-    if out_of_scope(environment, generation, packet, destination) {
-        return Judgement {
+    let destination = destination(environment, packet);
+    if out_of_scope(environment, packet, destination) {
+        let judgement = Judgement {
             verdict: Verdict::Pass,
             reason: Reason::OutOfScope,
             subject: 0,
             answered: false,
         };
+        return (judgement, environment.subject(0));
     }
-    let service = classify(environment, uses(generation), packet, destination);
+    let service = classify(environment, uses(environment), packet, destination);
 
     let mut entry = ListEntry::default();
-    if generation.flags & flags::LISTS != 0 && ip {
+    if environment.flags() & flags::LISTS != 0 && ip {
         entry = environment.lists(v6, &packet.source);
     }
     let Some((number, subject)) = resolve(environment, service, entry.mask()) else {
         // Cannot be: every number that a table gives has an entry. Never unjudged all the same.
-        return Judgement {
+        let judgement = Judgement {
             verdict: verdict(Reason::DefaultDrop, watched),
             reason: Reason::DefaultDrop,
             subject: 0,
             answered: false,
         };
+        return (judgement, None);
     };
-    let done = |reason: Reason, watch: bool| Judgement {
-        verdict: verdict(reason, watch),
-        reason,
-        subject: number,
-        answered: false,
+    let done = |reason: Reason, watch: bool| {
+        let judgement = Judgement {
+            verdict: verdict(reason, watch),
+            reason,
+            subject: number,
+            answered: false,
+        };
+        (judgement, Some(subject))
     };
 
     if entry.rules() != 0 && is_protected(environment, entry.rules(), packet) {
         return done(Reason::Protect, watched);
     }
     let bypassed = bypassed(environment, generation, subject);
-    if !(bypassed && generation.flags & flags::BYPASS_ALL != 0) {
+    if !(bypassed && environment.flags() & flags::BYPASS_ALL != 0) {
         if ip && banned(environment, v6, &packet.source, subject.service) {
             return done(Reason::Ban, watched);
         }
@@ -306,23 +333,19 @@ pub fn judge_packet<E: Environment>(environment: &E, packet: &Packet) -> Judgeme
     if bypassed {
         return done(Reason::Bypass, watched);
     }
-    if subject.flags & subject_flags::DEFAULT != 0 {
-        return done(without_service(environment, generation, packet), watched);
+    if environment.subject_flags(subject) & subject_flags::DEFAULT != 0 {
+        return done(without_service(environment, packet), watched);
     }
-    limit(environment, generation, packet, v6, entry.flags, number, subject)
+    let judgement = limit(environment, generation, packet, v6, entry.flags, number, subject);
+    (judgement, Some(subject))
 }
 
 /// Whether a packet is outside what the policy looks at.
 #[inline(always)]
-fn out_of_scope<E: Environment>(
-    environment: &E,
-    generation: &Generation,
-    packet: &Packet,
-    destination: DestinationEntry,
-) -> bool {
-    let vlan_out = generation.flags & flags::SCOPE_VLANS != 0
+fn out_of_scope<E: Environment>(environment: &E, packet: &Packet, destination: DestinationEntry) -> bool {
+    let vlan_out = environment.flags() & flags::SCOPE_VLANS != 0
         && (packet.vlan == UNTAGGED || !environment.vlan_in_scope(packet.vlan));
-    let address_out = generation.flags & flags::SCOPE_ADDRESSES != 0 && destination.scope == 0;
+    let address_out = environment.flags() & flags::SCOPE_ADDRESSES != 0 && destination.scope == 0;
     vlan_out || address_out
 }
 
@@ -332,7 +355,7 @@ fn out_of_scope<E: Environment>(
 fn resolve<E: Environment>(environment: &E, service: u32, lists: u64) -> Option<(u32, &Subject)> {
     let mut number = service;
     let mut subject = environment.subject(number)?;
-    if subject.flags & subject_flags::CLASSES != 0 && lists != 0 {
+    if environment.subject_flags(subject) & subject_flags::CLASSES != 0 && lists != 0 {
         for at in 0..crate::image::CLASSES {
             if at >= subject.classes {
                 break;
@@ -409,19 +432,19 @@ fn banned<E: Environment>(environment: &E, v6: bool, source: &Address, service: 
 
 /// Judges what belongs to no service.
 #[inline(always)]
-fn without_service<E: Environment>(environment: &E, generation: &Generation, packet: &Packet) -> Reason {
-    let dropping = generation.flags & flags::DEFAULT_DROP != 0;
+fn without_service<E: Environment>(environment: &E, packet: &Packet) -> Reason {
+    let dropping = environment.flags() & flags::DEFAULT_DROP != 0;
     let essential = essential(packet);
     if matches!(packet.network, Network::Other(_)) && !dropping {
         return Reason::Essential;
     }
-    if essential && generation.flags & flags::ESSENTIAL != 0 {
+    if essential && environment.flags() & flags::ESSENTIAL != 0 {
         return Reason::Essential;
     }
     if !dropping {
         return Reason::Pass;
     }
-    if generation.flags & flags::REPLIES != 0
+    if environment.flags() & flags::REPLIES != 0
         && !matches!(packet.network, Network::Other(_))
         && environment.answers_socket(packet)
     {
@@ -489,7 +512,12 @@ pub fn notice(
 /// The series that counts a judgement, among those of its interface; nothing if its subject has none for the reason.
 #[inline(always)]
 pub fn series<E: Environment>(environment: &E, judgement: Judgement) -> Option<u32> {
-    let subject = environment.subject(judgement.subject)?;
+    series_of(environment.subject(judgement.subject)?, judgement)
+}
+
+/// As [`series`], of the subject that is known. What follows a lever has the same series.
+#[inline(always)]
+pub fn series_of(subject: &Subject, judgement: Judgement) -> Option<u32> {
     let first = *subject.series.get(judgement.reason as usize)?;
     if first == 0 {
         return None;

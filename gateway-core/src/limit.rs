@@ -49,9 +49,10 @@ pub fn limit<E: Environment>(
     subject: &Subject,
 ) -> Judgement {
     let trusted = listed & list_flags::TRUST != 0;
-    let mut watch = environment.watched() || subject.flags & subject_flags::MONITOR != 0;
+    let own = environment.subject_flags(subject);
+    let mut watch = environment.watched() || own & subject_flags::MONITOR != 0;
     let family = if v6 { 6 } else { 4 };
-    let by_source = subject.flags & (subject_flags::TIER | subject_flags::BLOCK) != 0
+    let by_source = own & (subject_flags::TIER | subject_flags::BLOCK) != 0
         && !trusted
         && listed & list_flags::PROXY == 0;
     let mut reason = if trusted { Reason::Trust } else { Reason::Pass };
@@ -60,8 +61,8 @@ pub fn limit<E: Environment>(
         packet,
         standing: if trusted { Some(Standing::Proven) } else { None },
     };
-    if generation.flags & flags::OFFERS != 0
-        && subject.flags & (subject_flags::RESERVE | subject_flags::BLOCK | subject_flags::PROFILE) != 0
+    if environment.flags() & flags::OFFERS != 0
+        && own & (subject_flags::RESERVE | subject_flags::BLOCK | subject_flags::PROFILE) != 0
         && proof::may_answer(packet)
         && environment.answer(packet)
     {
@@ -70,34 +71,38 @@ pub fn limit<E: Environment>(
     }
 
     'judged: {
-        if by_source || subject.enforce_share != u32::MAX {
+        let shared_out = own & subject_flags::SHARE != 0;
+        if by_source || shared_out {
             let hash = hash_of(&environment.key(), generation, packet);
-            watch |= subject.enforce_share != u32::MAX && hash::share(hash) >= subject.enforce_share;
+            watch |= shared_out && hash::share(hash) >= subject.enforce_share;
             if by_source && let Some(refused) = by_own_buckets(environment, &mut sender, subject, hash, watch)
             {
                 reason = refused;
                 break 'judged;
             }
         }
-        if subject.flags & subject_flags::TIER << 1 != 0 && !trusted {
+        if own & subject_flags::TIER << 1 != 0 && !trusted {
             let network = masked(v6, &packet.source, subject.network_v4, &subject.network_v6);
             let hash = hash::hash(&environment.key(), Domain::Network, family, &network);
             if let Some(line) = environment.line(hash) {
                 environment.tidy(&line);
                 for kind in 0..KINDS {
                     let spec = &subject.buckets[1][kind];
-                    if !charged(environment, &line, spec, hash, amount(packet, kind), &mut sender) {
+                    if environment.may_have(1, kind)
+                        && !charged(environment, &line, spec, hash, amount(packet, kind), &mut sender)
+                    {
                         reason = Reason::of_bucket(1, kind);
                         break 'judged;
                     }
                 }
             }
         }
-        if subject.flags & subject_flags::TIER << 2 != 0 {
+        if own & subject_flags::TIER << 2 != 0 {
             for kind in 0..KINDS {
                 let spec = &subject.buckets[2][kind];
                 let amount = amount(packet, kind);
-                if spec.exists()
+                if environment.may_have(2, kind)
+                    && spec.exists()
                     && amount != 0
                     && !matches!(by_shared(environment, spec, amount, spec.depth), Charge::Admitted)
                 {
@@ -106,7 +111,7 @@ pub fn limit<E: Environment>(
                 }
             }
         }
-        if subject.flags & subject_flags::TIER << 3 != 0 {
+        if own & subject_flags::TIER << 3 != 0 {
             for kind in 0..KINDS {
                 if let Some(refused) = by_total(environment, &mut sender, subject, kind) {
                     reason = refused;
@@ -189,7 +194,7 @@ fn by_own_buckets<E: Environment>(
     let packet = sender.packet;
     let line = environment.line(hash)?;
     environment.tidy(&line);
-    let blocking = subject.flags & subject_flags::BLOCK != 0;
+    let blocking = environment.subject_flags(subject) & subject_flags::BLOCK != 0;
     if blocking {
         match environment.blocked(&line, &subject.block, hash) {
             Blocked::Whole => return Some(Reason::Block),
@@ -199,7 +204,9 @@ fn by_own_buckets<E: Environment>(
     }
     for kind in 0..KINDS {
         let spec = &subject.buckets[0][kind];
-        if !charged(environment, &line, spec, hash, amount(packet, kind), sender) {
+        if environment.may_have(0, kind)
+            && !charged(environment, &line, spec, hash, amount(packet, kind), sender)
+        {
             if blocking && !watch {
                 strike(environment, &line, subject, hash, sender);
             }
@@ -268,10 +275,10 @@ fn by_total<E: Environment>(
 ) -> Option<Reason> {
     let spec = &subject.buckets[3][kind];
     let amount = amount(sender.packet, kind);
-    if !spec.exists() || amount == 0 {
+    if !environment.may_have(3, kind) || !spec.exists() || amount == 0 {
         return None;
     }
-    let reserve = subject.flags & subject_flags::RESERVE != 0;
+    let reserve = environment.subject_flags(subject) & subject_flags::RESERVE != 0;
     let open = |standing| match standing {
         Standing::Stranger if reserve => subject.open[kind].stranger,
         Standing::Retry if reserve => subject.open[kind].retry,

@@ -3,7 +3,9 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{
-    bindings::xdp_md, btf_maps::lpm_trie::Key as Prefix, helpers::generated::bpf_ktime_get_ns,
+    bindings::xdp_md,
+    btf_maps::lpm_trie::Key as Prefix,
+    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     programs::XdpContext,
 };
 use gateway_core::{
@@ -12,7 +14,7 @@ use gateway_core::{
     hash::{self, Key},
     image::{
         Active, AddressGroup, Control, DestinationEntry, Generation, ListEntry, PAGE_SERIES, PAGES,
-        PORT_CELLS, PROTECT_RULES, ProtectRule, SUBJECTS, Subject, bans, flags, half,
+        PORT_CELLS, PROTECT_RULES, ProtectRule, SUBJECTS, Subject, bans, flags, half, uses,
     },
     judge::{self, Event, Judgement},
     line::{self, Amount, Block, Blocked, Charge, Strike, Versions},
@@ -36,6 +38,10 @@ pub(crate) struct Environment {
     half: u32,
     generation: &'static Generation,
     now_ns: u64,
+    /// What the program was made for, which the verifier knows wherever it is kept.
+    uses: u64,
+    /// The generation's flags, without those that the program was not made for.
+    flags: u32,
     bans: u64,
     watched: bool,
 }
@@ -44,21 +50,31 @@ impl Environment {
     /// Reads the clock, and which generation is in force then; nothing where no policy is.
     #[inline(always)]
     pub(crate) fn new(context: &XdpContext) -> Option<Self> {
-        let now_ns = now_ns();
+        let uses = maps::uses();
+        let now_ns = if uses::flags(uses) & flags::EXACT_CLOCK != 0 {
+            now_ns()
+        } else {
+            coarse_ns()
+        };
         // Its bit 0 picks the half; the mask shows the verifier so.
         let half = Active::from_word(control(Control::Active)).in_force(now_ns) & 1;
         let generation = maps::GENERATIONS.get(half)?;
-        if control(Control::Ready) == 0 {
+        if generation.flags & flags::READY == 0 {
             return None;
         }
-        let open_at_ns = control(Control::OpenAt);
-        let opened = open_at_ns != 0 && now_ns >= open_at_ns;
+        let flags = uses::flags(uses) & generation.flags;
+        let opened = flags & flags::OPENS != 0 && {
+            let open_at_ns = control(Control::OpenAt);
+            open_at_ns != 0 && now_ns >= open_at_ns
+        };
         Some(Self {
             watched: opened || generation.flags & flags::MONITOR != 0,
             context: context.ctx,
             half,
             generation,
             now_ns,
+            uses,
+            flags,
             bans: control(Control::Bans),
         })
     }
@@ -72,6 +88,8 @@ impl Environment {
             generation: proofs::generation(half)?,
             // Classification knows no time.
             now_ns: 0,
+            uses: uses::ALL,
+            flags: proofs::generation(half)?.flags,
             bans: 0,
             watched: false,
         })
@@ -94,19 +112,20 @@ impl Environment {
         length: u32,
         parsed: bool,
     ) {
-        if parsed && self.generation.flags & (flags::PROFILES | flags::TIMES) != 0 {
+        if parsed && self.flags & (flags::PROFILES | flags::TIMES) != 0 {
             let counted = judgement.subject | u32::from(judgement.answered) << 31;
             profiles::weir_profile(place.as_ptr(), self.half, counted, length, self.now_ns);
         }
-        if self.generation.sample.one_in != 0 {
+        if self.flags & flags::SAMPLES != 0 {
             samples::count(self.context, self.half, judgement, length, self.now_ns);
         }
     }
 
     /// Counts a judgement: one write to this CPU's own counters.
     #[inline(always)]
-    pub(crate) fn count(&self, judgement: Judgement, length: u32) {
-        let Some(series) = judge::series(self, judgement) else {
+    pub(crate) fn count(&self, judgement: Judgement, subject: Option<&Subject>, length: u32) {
+        let series = subject.and_then(|subject| judge::series_of(subject, judgement));
+        let Some(series) = series else {
             return judge::Environment::note(self, Event::Uncounted);
         };
         let page = maps::interface() * PAGES + series / PAGE_SERIES;
@@ -140,6 +159,17 @@ pub(crate) fn now_ns() -> u64 {
     } else {
         // SAFETY: reads the clock (CLOCK_MONOTONIC).
         unsafe { bpf_ktime_get_ns() }
+    }
+}
+
+/// As [`now_ns`], by a clock that stands still between the kernel's ticks and costs a quarter.
+#[inline(always)]
+fn coarse_ns() -> u64 {
+    if maps::test_clock() != 0 {
+        control(Control::TestClock)
+    } else {
+        // SAFETY: reads the clock (CLOCK_MONOTONIC_COARSE, of the same origin as the exact one).
+        unsafe { bpf_ktime_get_coarse_ns() }
     }
 }
 
@@ -253,6 +283,21 @@ impl judge::Environment for Environment {
     #[inline(always)]
     fn now_ns(&self) -> u64 {
         self.now_ns
+    }
+
+    #[inline(always)]
+    fn flags(&self) -> u32 {
+        self.flags
+    }
+
+    #[inline(always)]
+    fn subject_flags(&self, subject: &Subject) -> u32 {
+        uses::subject_flags(self.uses) & subject.flags
+    }
+
+    #[inline(always)]
+    fn may_have(&self, tier: usize, kind: usize) -> bool {
+        self.uses & uses::bucket(tier, kind) != 0
     }
 
     #[inline(always)]

@@ -140,7 +140,7 @@ fn run(
         return XDP_PASS;
     };
     let parsed = parse(context.ctx, place.as_mut_ptr()) == PARSED;
-    let judgement = if parsed {
+    let (judgement, subject) = if parsed {
         // SAFETY: the function has written a packet.
         let packet = unsafe { &mut *place.as_mut_ptr().cast::<Packet>() };
         if maps::spread() != 0 {
@@ -153,13 +153,14 @@ fn run(
             // SAFETY: takes nothing, gives a number.
             packet.source[word] ^= unsafe { bpf_get_prandom_u32() } & maps::spread();
         }
-        judge::judge_packet(&environment, packet)
+        judge::judge_for(&environment, packet)
     } else {
-        judge::judge_malformed(&environment, Malformed::BadHeader)
+        let judgement = judge::judge_malformed(&environment, Malformed::BadHeader);
+        (judgement, judge::Environment::subject(&environment, 0))
     };
     // Asked for only now: kept over the judgement it would take stack that kernel 6.1 does not have.
     let length = length();
-    environment.count(judgement, length);
+    environment.count(judgement, subject, length);
     environment.look(&place, judgement, length, parsed);
     match judgement.verdict {
         Verdict::Drop => XDP_DROP,

@@ -198,6 +198,10 @@ static INTERFACE: u32 = 0;
 #[unsafe(no_mangle)]
 static TEST_CLOCK: u32 = 0;
 
+/// What of the packet path the policies need that this program serves: `image::uses`.
+#[unsafe(no_mangle)]
+static USES: u64 = u64::MAX;
+
 /// Bits of the source that a benchmark wants random in every run; 0 in every other program.
 #[unsafe(no_mangle)]
 static SPREAD: u32 = 0;
@@ -217,4 +221,5 @@ constant!(HASH_KEY, hash_key, [u64; 4]);
 constant!(LINES, lines, u32);
 constant!(INTERFACE, interface, u32);
 constant!(TEST_CLOCK, test_clock, u32);
+constant!(USES, uses, u64);
 constant!(SPREAD, spread, u32);

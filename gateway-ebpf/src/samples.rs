@@ -90,7 +90,8 @@ extern "C" fn weir_sample(context: *mut xdp_md, judged: u64, length: u32, now_ns
     };
     let (service, class) = counted_by(generation, judged as u32);
     let head = Sample {
-        at_ns: now_ns,
+        // Seldom, so exactly: the packet may have been judged by a coarse clock.
+        at_ns: environment::now_ns(),
         missed: Shared::get(&window.word(sample::word::MISSED)),
         one_in,
         length,

@@ -43,6 +43,9 @@ pub const SHARED_DEPTH: u64 = 1 << 57;
 /// a cell's range is short.
 pub const SLACK_NS: u64 = 1 << 30;
 
+/// The longest tick of a coarse clock that [`Spec::needs_exact_clock`] reckons with: of a kernel with 250 ticks a second.
+pub const COARSE_TICK_NS: u64 = 4_000_000;
+
 /// Nanoseconds in a second.
 const SECOND: u64 = 1_000_000_000;
 
@@ -187,6 +190,12 @@ impl Spec {
     #[inline(always)]
     pub const fn exists(&self) -> bool {
         self.id != 0
+    }
+
+    /// Whether a clock that stands still for up to [`COARSE_TICK_NS`] is too coarse for this bucket: between its ticks a bucket
+    /// looks as full as it was, which is never fuller than it is, and emptier by a tick's refill at most. That may be 1 % of the depth.
+    pub const fn needs_exact_clock(&self) -> bool {
+        self.exists() && (self.depth >> self.left) << self.right < 100 * COARSE_TICK_NS
     }
 
     /// The kernel's clock in the bucket's units.

@@ -16,7 +16,7 @@ use gateway_core::{
     },
     image::{
         AddressGroup, DestinationEntry, Generation, KINDS, ListEntry, Open, PROTECT_RULES, ProtectRule,
-        SUBJECTS, Subject, TIERS, flags, subject_flags,
+        SUBJECTS, Subject, TIERS, flags, subject_flags, uses,
     },
     line::Block as CoreBlock,
     sample::Rate,
@@ -28,8 +28,8 @@ use self::registry::{BucketName, Registry};
 use crate::{
     kernel::{Lever, ListContents},
     policy::model::{
-        Block, DefaultAction, Essential, Limit, Limits, List, ListAction, Mode, Policy, Protocol, Replies,
-        Service,
+        Block, DefaultAction, Essential, Limit, Limits, List, ListAction, Mode, OnLoss, Policy, Protocol,
+        Replies, Service,
     },
 };
 
@@ -191,12 +191,44 @@ fn generation(policy: &Policy, levers: &[Lever], now_ns: u64, image: &mut Image)
             set(*all, flags::BYPASS_ALL);
         }
     }
+    set(true, flags::READY);
+    set(policy.controller.on_loss == OnLoss::Open, flags::OPENS);
+    set(policy.sampling.one_in != 0, flags::SAMPLES);
+    let timed = used & subject_flags::TIME != 0;
+    let mut shallow = buckets(&image.subjects).map(|(_, _, spec)| spec.needs_exact_clock());
+    set(timed || shallow.any(|exact| exact), flags::EXACT_CLOCK);
     let generation = &mut image.generation;
     generation.flags = bits;
     generation.sample = Rate::new(policy.sampling.one_in, policy.sampling.max_per_second);
     generation.subjects = image.subjects.len() as u32;
     generation.source_v4 = prefix::mask(false, policy.source.ipv4_prefix)[0];
     generation.source_v6 = prefix::mask(true, policy.source.ipv6_prefix);
+    generation.uses = uses_of(policy, bits, used, &image.subjects);
+}
+
+/// What the packet path must have for a policy, whatever is done about its lists, levers and bans while it is in force.
+fn uses_of(policy: &Policy, bits: u32, used: u32, subjects: &[Subject]) -> u64 {
+    let mut flags = bits | flags::BYPASS_ALL;
+    if !policy.lists.is_empty() || !policy.protect.is_empty() {
+        flags |= flags::LISTS;
+    }
+    buckets(subjects).fold(uses::of(flags, used), |uses, (tier, kind, _)| {
+        uses | uses::bucket(tier, kind)
+    })
+}
+
+/// Every bucket of every subject, with its tier and kind.
+fn buckets(subjects: &[Subject]) -> impl Iterator<Item = (usize, usize, &Spec)> {
+    subjects
+        .iter()
+        .flat_map(|subject| subject.buckets.iter().enumerate())
+        .flat_map(|(tier, kinds)| {
+            kinds
+                .iter()
+                .enumerate()
+                .map(move |(kind, spec)| (tier, kind, spec))
+        })
+        .filter(|(_, _, spec)| spec.exists())
 }
 
 /// Protect rules, one for each range of ports, and for each rule of the policy the bits of its flattened ones.
@@ -298,16 +330,22 @@ impl Builder<'_> {
             block: own.block,
             networks: network.map_or((32, 128), |tier| (tier.ipv4_prefix, tier.ipv6_prefix)),
         };
+        let enforce_share = share(service.enforce_share_ppm);
         let mut base = Subject {
             until_ns: u64::MAX,
             service: number,
             only: list_bits(&self.policy.lists, &service.only),
-            enforce_share: share(service.enforce_share_ppm),
+            enforce_share,
             flags: looked_at(service)
                 | if service.mode == Mode::Monitor {
                     subject_flags::MONITOR
                 } else {
                     0
+                }
+                | if enforce_share == u32::MAX {
+                    0
+                } else {
+                    subject_flags::SHARE
                 },
             bypass_until_ns: self.bypass(&service.name),
             ..Subject::default()

@@ -159,6 +159,16 @@ impl Dataplane {
             &mut next.registry,
             now_ns,
         )?;
+        if lists.is_none() {
+            // A lever is pulled in an emergency and waits for no program: it uses nothing that its policy does not.
+            image.generation.uses = before.uses;
+        }
+        // Programs that carry what this policy needs come before it.
+        let carried = if self.ready { self.needed()? } else { 0 };
+        let needed = image.generation.uses | super::fit::clock();
+        if needed & !carried != 0 {
+            self.fit(carried | needed)?;
+        }
         // While it waits, what the policy before it uses stays.
         let mut cleared = Vec::new();
         if until_ns.is_some() {
@@ -198,6 +208,9 @@ impl Dataplane {
                 self.revert()?;
             }
             return Err(error);
+        }
+        if until_ns.is_none() {
+            self.slim(carried | needed);
         }
         super::trim();
         Ok(Applied {

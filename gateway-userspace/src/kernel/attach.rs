@@ -146,6 +146,28 @@ fn update(link: &OwnedFd, program: &mut aya::Ebpf) -> Result<bool, KernelError> 
     Ok(false)
 }
 
+/// Puts another program into a link that is there. One whose interface has vanished has nothing to judge.
+pub(super) fn replace(
+    dir: &Path,
+    set: &Path,
+    constants: &Constants,
+    found: &Attachment,
+) -> Result<(), KernelError> {
+    let link = open(&pins::link(dir, found.xdp_mode, &found.interface))?;
+    let alive = || sys::link_ifindex(link.as_fd()).is_ok_and(|index| index != 0);
+    if !alive() {
+        return Ok(());
+    }
+    let mut program = object::prepare(set, constants)?;
+    if update(&link, &mut program)? || !alive() {
+        return Ok(());
+    }
+    Err(KernelError::Other(format!(
+        "the program on {} cannot be replaced by one that the policy needs; what was in force stays in force",
+        found.interface
+    )))
+}
+
 /// Makes a new link: natively for frames in one buffer, natively for frames in several, then generic.
 fn create(
     dir: &Path,

@@ -10,6 +10,7 @@ mod costs;
 mod counters;
 mod established;
 mod explain;
+mod fit;
 mod handshakes;
 mod nested;
 mod notices;
@@ -36,7 +37,7 @@ use std::{
 };
 
 use gateway_core::{
-    image::{ABI, Control},
+    image::{ABI, Control, uses},
     line::WORDS,
 };
 use ipnet::IpNet;
@@ -136,6 +137,7 @@ impl Dataplane {
             lines,
             interface: 0,
             test_clock: false,
+            uses: uses::ALL,
             spread: 0,
             #[cfg(feature = "lru")]
             lru: false,
@@ -174,6 +176,7 @@ impl Dataplane {
                 lines: maps["SOURCES"].entries,
                 interface: 0,
                 test_clock: false,
+                uses: uses::ALL,
                 spread: 0,
                 #[cfg(feature = "lru")]
                 lru: false,
@@ -261,6 +264,7 @@ impl Dataplane {
         let number = self.interface_number(interface)?;
         let constants = Constants {
             interface: number,
+            uses: self.needed()?,
             ..self.constants
         };
         let attachment = attach::attach(&self.dir, &self.set, &constants, interface, mode);

@@ -68,6 +68,8 @@ pub(super) struct Constants {
     pub(super) interface: u32,
     /// Whether the clock stands in the control table.
     pub(super) test_clock: bool,
+    /// What the policies need that it serves: `image::uses`.
+    pub(super) uses: u64,
     /// Bits of the source that are random in every run, of a benchmark.
     pub(super) spread: u32,
     /// Whether sources lie in an `LRU_HASH`, in a benchmark.
@@ -90,6 +92,7 @@ pub(super) fn prepare(set: &Path, constants: &Constants) -> Result<Ebpf, KernelE
     loader.override_global("LINES", &constants.lines, true);
     loader.override_global("INTERFACE", &constants.interface, true);
     loader.override_global("TEST_CLOCK", &test_clock, true);
+    loader.override_global("USES", &constants.uses, true);
     loader.override_global("SPREAD", &constants.spread, true);
     loader.map_max_entries("SOURCES", constants.lines);
     loader.map_max_entries("PROOFS", constants.lines);

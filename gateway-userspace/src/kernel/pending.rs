@@ -109,6 +109,7 @@ impl Dataplane {
         } else {
             next.registry.back_to(&waiting.before, now_ns)
         };
+        self.slim(self.needed_by_both()?);
         self.drop_bans_of(&gone)?;
         self.clear_series(&cleared)?;
         next.write(&self.set)?;

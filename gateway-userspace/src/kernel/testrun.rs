@@ -23,12 +23,13 @@ pub struct TestProgram {
 
 impl Dataplane {
     /// Loads the program with the clock of [`Self::set_test_clock`] (`on_test_clock`) or the real one. A policy must be in
-    /// force.
+    /// force; the program is made for it, and for no other that needs more.
     pub fn test_program(&mut self, on_test_clock: bool) -> Result<TestProgram, KernelError> {
         let interface = self.interface_number(INTERFACE)?;
         let constants = Constants {
             interface,
             test_clock: on_test_clock,
+            uses: self.needed()?,
             ..self.constants
         };
         let mut object = object::prepare(&self.set, &constants)?;
@@ -53,6 +54,7 @@ impl Dataplane {
             interface,
             spread,
             lru,
+            uses: self.needed()?,
             ..self.constants
         };
         let mut object = object::prepare(&self.set, &constants)?;

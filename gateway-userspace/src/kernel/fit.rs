@@ -1,0 +1,80 @@
+//! Programs that fit the policies: each carries, as a constant, what of the packet path the policies need that it serves
+//! ([`uses`]), and the kernel's verifier takes the rest out of it.
+//!
+//! A program always carries what every generation needs that is in force or may be again. So programs are replaced before a
+//! policy is switched to that needs more, and after one that needs less; if something fails or ends in between, they carry
+//! more than they must, which costs a little time a packet and nothing else.
+
+use gateway_core::{
+    bucket::spec::COARSE_TICK_NS,
+    image::{Generation, flags, uses},
+};
+use nix::time::{ClockId, clock_getres};
+
+use super::{Constants, Dataplane, KernelError, attach, pins::io_error, trim};
+
+impl Dataplane {
+    /// What the generations need that are in force or may be again.
+    pub(super) fn needed(&self) -> Result<u64, KernelError> {
+        if !self.ready {
+            return Ok(uses::ALL);
+        }
+        let active = self.active()?;
+        let needed = match active.until_ns() {
+            Some(_) => self.needed_by_both()?,
+            None => self.needed_by(active.generation())?,
+        };
+        Ok(needed | clock())
+    }
+
+    fn needed_by(&self, number: u32) -> Result<u64, KernelError> {
+        let read: Option<Generation> = self
+            .map("GENERATIONS")
+            .get(&number)
+            .map_err(|source| io_error("cannot read the generations".into(), source))?;
+        Ok(read.map_or(uses::ALL, |generation| generation.uses))
+    }
+
+    /// What either of the two generations needs.
+    pub(super) fn needed_by_both(&self) -> Result<u64, KernelError> {
+        Ok(self.needed_by(0)? | self.needed_by(1)?)
+    }
+
+    /// Replaces the program of every link by one that carries `uses`; each at once, and none is ever off.
+    pub(super) fn fit(&self, uses: u64) -> Result<(), KernelError> {
+        for found in attach::list(&self.dir)? {
+            let known = &self.state.registry.interfaces;
+            let Some(number) = known.iter().position(|name| *name == found.interface) else {
+                continue;
+            };
+            let constants = Constants {
+                interface: number as u32,
+                uses,
+                ..self.constants
+            };
+            attach::replace(&self.dir, &self.set, &constants, &found)?;
+        }
+        trim();
+        Ok(())
+    }
+
+    /// Replaces programs that carry more than is needed now. Where that fails they go on as they are.
+    pub(super) fn slim(&self, carried: u64) {
+        let slimmed = self.needed().and_then(|needed| {
+            if carried & !needed == 0 {
+                return Ok(());
+            }
+            self.fit(needed)
+        });
+        if let Err(error) = slimmed {
+            tracing::warn!(%error, "the programs carry more than the policy needs; they are right, and slower than they could be");
+        }
+    }
+}
+
+/// What the host's coarse clock asks for: where it ticks more seldom than buckets reckon with, all need the exact one.
+pub(super) fn clock() -> u64 {
+    let tick = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE);
+    let fine = tick.is_ok_and(|tick| tick.tv_sec() == 0 && tick.tv_nsec() as u64 <= COARSE_TICK_NS);
+    if fine { 0 } else { uses::of(flags::EXACT_CLOCK, 0) }
+}
