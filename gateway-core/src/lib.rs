@@ -17,6 +17,7 @@ pub mod limit;
 pub mod line;
 pub mod packet;
 pub mod parse;
+pub mod plain;
 pub mod profile;
 pub mod proof;
 pub mod sample;

@@ -6,6 +6,7 @@
 use crate::{
     frame::{Frame, Window},
     packet::{Fragment, Malformed, Network, Packet, UNTAGGED},
+    plain::plain,
     wire::{ethernet, icmp, ipv4, ipv6, mpls, pppoe, tcp, udp},
 };
 
@@ -20,6 +21,18 @@ pub const MAX_EXTENSIONS: usize = 8;
 /// [`Malformed`] where the frame cannot be read down to the transport header.
 #[inline(always)]
 pub fn parse<F: Frame>(frame: &F) -> Result<Packet, Malformed> {
+    match plain(frame) {
+        Some(packet) => Ok(packet),
+        None => follow(frame),
+    }
+}
+
+/// Parses a frame step by step, whatever it is.
+///
+/// # Errors
+/// As [`parse`].
+#[inline(always)]
+pub fn follow<F: Frame>(frame: &F) -> Result<Packet, Malformed> {
     let mut packet = Packet {
         length: frame.length(),
         network: Network::Other(0),
