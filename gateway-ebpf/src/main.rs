@@ -40,7 +40,8 @@ use gateway_core::{
     frame::Frame as _,
     judge,
     packet::{Malformed, Network, Packet},
-    parse::parse,
+    parse::follow,
+    plain::plain,
     verdict::Verdict,
 };
 
@@ -50,7 +51,7 @@ use crate::{environment::Environment, frame::PacketFrame};
 #[xdp]
 #[inline(always)]
 fn weir(context: XdpContext) -> u32 {
-    run(&context, || PacketFrame::single(&context).length(), weir_parse)
+    run(&context, || PacketFrame::single(&context), weir_parse)
 }
 
 /// Frames in several buffers (jumbo MTUs). Apart, because a driver that sees a program able to take such frames may
@@ -58,11 +59,7 @@ fn weir(context: XdpContext) -> u32 {
 #[xdp(frags)]
 #[inline(always)]
 fn weir_frags(context: XdpContext) -> u32 {
-    run(
-        &context,
-        || PacketFrame::multiple(&context).length(),
-        weir_parse_frags,
-    )
+    run(&context, || PacketFrame::multiple(&context), weir_parse_frags)
 }
 
 /// On the way out: what proves a source is the ACK that answers a SYN-ACK seen here. It decides nothing.
@@ -106,7 +103,7 @@ pub(crate) fn parse_into(frame: &PacketFrame, place: *mut PacketPlace) -> u32 {
     if place.is_null() {
         return 1;
     }
-    match parse(frame) {
+    match follow(frame) {
         Ok(packet) => {
             // SAFETY: not null, and of the size and alignment asserted above.
             unsafe { place.cast::<Packet>().write(packet) };
@@ -130,7 +127,7 @@ pub(crate) fn blank(place: &mut MaybeUninit<PacketPlace>) {
 #[inline(always)]
 fn run(
     context: &XdpContext,
-    length: impl Fn() -> u32,
+    frame: impl Fn() -> PacketFrame,
     parse: extern "C" fn(*mut xdp_md, *mut PacketPlace) -> u32,
 ) -> u32 {
     let mut place = MaybeUninit::uninit();
@@ -139,7 +136,15 @@ fn run(
         // No policy is in force yet: Weir is attached only after one is, so this is nobody's packet.
         return XDP_PASS;
     };
-    let parsed = parse(context.ctx, place.as_mut_ptr()) == PARSED;
+    // Nearly every packet is spared a call.
+    let parsed = match plain(&frame()) {
+        Some(packet) => {
+            // SAFETY: of the size and alignment asserted above.
+            unsafe { place.as_mut_ptr().cast::<Packet>().write(packet) };
+            true
+        }
+        None => parse(context.ctx, place.as_mut_ptr()) == PARSED,
+    };
     let (judgement, subject) = if parsed {
         // SAFETY: the function has written a packet.
         let packet = unsafe { &mut *place.as_mut_ptr().cast::<Packet>() };
@@ -159,7 +164,7 @@ fn run(
         (judgement, judge::Environment::subject(&environment, 0))
     };
     // Asked for only now: kept over the judgement it would take stack that kernel 6.1 does not have.
-    let length = length();
+    let length = frame().length();
     environment.count(judgement, subject, length);
     environment.look(&place, judgement, length, parsed);
     match judgement.verdict {
