@@ -40,7 +40,8 @@ pub trait Groups {
 
 /// The tables that classification needs.
 pub trait Tables: Groups {
-    /// The class of a destination port; `udp` or TCP. [`class::TCP`] or [`class::UDP`] where no service names it.
+    /// The class of a destination port; `udp` or TCP. [`class::TCP`] or [`class::UDP`] where no service names it. Where
+    /// [`Uses::direct`] holds, the number of its service.
     fn port_class(&self, udp: bool, port: u16) -> u16;
     /// The class of a source port; 0 where no service names it.
     fn source_port_class(&self, udp: bool, port: u16) -> u16;
@@ -64,6 +65,8 @@ pub struct Uses {
     pub groups: bool,
     /// Some service names source ports.
     pub source_ports: bool,
+    /// Neither, and the table of destination ports holds services in place of classes.
+    pub direct: bool,
 }
 
 /// The number of the service, or 0.
@@ -86,6 +89,9 @@ pub fn classify<T: Tables>(tables: &T, uses: Uses, packet: &Packet, destination:
         _ => (class::OTHER, class::OTHER, false),
     };
     let has_ports = !later && (base == class::TCP || base == class::UDP);
+    if uses.direct && has_ports {
+        return u32::from(class);
+    }
     let source_class = if uses.source_ports && has_ports {
         tables.source_port_class(udp, packet.source_port)
     } else {

@@ -193,6 +193,8 @@ pub mod flags {
     pub const EXACT_CLOCK: u32 = 1 << 18;
     /// Packets are sampled.
     pub const SAMPLES: u32 = 1 << 19;
+    /// The table of destination ports holds services, not classes: nothing else tells services apart.
+    pub const DIRECT_PORTS: u32 = 1 << 20;
 }
 
 /// What of the packet path a policy may need, in one number that a program carries as a constant, so that the verifier takes

@@ -261,6 +261,7 @@ fn uses<E: Environment>(environment: &E) -> Uses {
     Uses {
         groups: environment.flags() & flags::ADDRESS_GROUPS != 0,
         source_ports: environment.flags() & flags::SOURCE_PORTS != 0,
+        direct: environment.flags() & flags::DIRECT_PORTS != 0,
     }
 }
 

@@ -197,6 +197,10 @@ fn generation(policy: &Policy, levers: &[Lever], now_ns: u64, image: &mut Image)
     let timed = used & subject_flags::TIME != 0;
     let mut shallow = buckets(&image.subjects).map(|(_, _, spec)| spec.needs_exact_clock());
     set(timed || shallow.any(|exact| exact), flags::EXACT_CLOCK);
+    if bits & (flags::SOURCE_PORTS | flags::ADDRESS_GROUPS) == 0 {
+        bits |= flags::DIRECT_PORTS;
+        ports::resolve(&mut image.port_classes, &image.port_table);
+    }
     let generation = &mut image.generation;
     generation.flags = bits;
     generation.sample = Rate::new(policy.sampling.one_in, policy.sampling.max_per_second);

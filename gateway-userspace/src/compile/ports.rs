@@ -24,6 +24,18 @@ pub struct Dimension {
     pub classes_of: Vec<Vec<(bool, u16)>>,
 }
 
+/// Puts the service of each class in its place: with one column in the table a port needs no more than that.
+pub fn resolve(classes: &mut [u64], table: &[u64]) {
+    let lane = |word: u64, at: usize| word >> (at % 4 * 16) & 0xffff;
+    for word in classes {
+        *word = (0..4).fold(0, |services, at| {
+            let class = lane(*word, at) as usize;
+            let service = table.get(class / 4).map_or(0, |cells| lane(*cells, class));
+            services | service << (at * 16)
+        });
+    }
+}
+
 /// Whether a service takes a protocol by name.
 fn names(service: &Service, protocol: Protocol) -> bool {
     service.protocols.contains(&protocol)

@@ -24,7 +24,6 @@ mod timeline;
 use std::{collections::VecDeque, time::Duration};
 
 use gateway_core::{
-    classify::{Uses, classify},
     image::flags,
     judge::{self, Environment as _, Event, Judgement},
     packet::{Address, Malformed, Network, Packet},
@@ -220,13 +219,7 @@ impl Side {
             destination_port: packet.source_port,
             ..*packet
         };
-        let uses = Uses {
-            groups: self.uses(flags::ADDRESS_GROUPS),
-            source_ports: self.uses(flags::SOURCE_PORTS),
-        };
-        let twin = &self.twin;
-        let v6 = matches!(back.network, Network::V6);
-        classify(&twin, uses, &back, (&twin).destination(v6, &back.destination)) != 0
+        judge::service(&&self.twin, &back) != 0
     }
 }
 
