@@ -29,13 +29,13 @@ const FEW: u32 = 4_096;
 const MANY: u32 = 4_000_000;
 
 /// More than one CPU can send, and deep enough for the coarse clock, as policies are.
-const PACKETS: &str = "[service.per_source]\npackets = { rate = \"20M\", burst = \"16M\" }\n";
+const PACKETS: &str = "[service.per_source]\npackets = { rate = \"18M\", burst = \"8M\" }\n";
 /// What the limiters that Weir is compared with do.
 pub(crate) const OVER: &str = "[service.per_source]\npackets = { rate = 1, burst = 1 }\n";
 const THREE: &str =
-    "bytes = { rate = \"1200MB\", burst = \"500MB\" }\nconnections = { rate = 1000, burst = 1000 }\n";
+    "bytes = { rate = \"600MB\", burst = \"250MB\" }\nconnections = { rate = 1000, burst = 1000 }\n";
 const BLOCK: &str = "block = { for = \"30s\", drops = 1000, within = \"10s\" }\n";
-const NETWORK: &str = "[service.per_network]\npackets = { rate = \"20M\", burst = \"16M\" }\n";
+const NETWORK: &str = "[service.per_network]\npackets = { rate = \"18M\", burst = \"8M\" }\n";
 pub(crate) const TOTAL: &str = "[service.total]\npackets = { rate = \"100M\", burst = \"1G\" }\n";
 
 /// A policy with one service.
