@@ -149,6 +149,11 @@ pub struct Generation {
     pub sample: Rate,
     /// What of the packet path this policy may need: see [`uses`].
     pub uses: u64,
+    /// For how many ticks a line of the source table may wait before it is tidied: the least
+    /// [`crate::bucket::spec::Spec::patience`] of all buckets that may have cells.
+    pub patience: u32,
+    /// Not used.
+    pub reserved: u32,
 }
 
 /// Bits of [`Generation::flags`].

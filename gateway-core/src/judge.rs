@@ -94,7 +94,9 @@ pub trait Environment: classify::Tables + Versions + proof::Tables {
     /// [`line::tidy`]; the kernel half puts these behind functions that its verifier checks one by one.
     #[inline(always)]
     fn tidy(&self, line: &Self::Line) {
-        line::tidy(line, self.now_ns());
+        if line::untidy(line, self.now_ns(), self.generation().patience) {
+            line::tidy(line, self.now_ns());
+        }
     }
     /// [`line::charge`].
     #[inline(always)]

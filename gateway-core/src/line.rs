@@ -20,6 +20,8 @@ pub const KEPT: usize = 6;
 pub const TRIES: usize = 8;
 /// A tick, as a shift of nanoseconds.
 pub const TICK_SHIFT: u32 = 22;
+/// The most ticks that a line may wait to be tidied: a second.
+pub const MOST_PATIENCE: u32 = 240;
 
 /// A line, shared by all CPUs. `at` is always below [`WORDS`].
 pub trait Line {
@@ -103,22 +105,24 @@ pub trait Versions {
     fn version(&self, id: u32, version: u8) -> Option<Spec>;
 }
 
-/// Whether nobody has tidied a line in this tick. A stamp of the future is another CPU's later clock.
+/// Whether nobody has tidied a line for more than so many ticks. A stamp of the future is another CPU's later clock.
+///
+/// Tidying takes a compare-and-swap, which waits until the line has come from memory; a packet whose bucket refuses it takes none
+/// otherwise. So a flood of very many sources costs what its cache misses cost only if lines are tidied seldom.
 #[inline(always)]
-pub fn untidy<L: Line>(line: &L, now_ns: u64) -> bool {
-    now_ns >> TICK_SHIFT > line.get(0)
+pub fn untidy<L: Line>(line: &L, now_ns: u64, patience: u32) -> bool {
+    now_ns >> TICK_SHIFT > line.get(0).saturating_add(patience as u64)
 }
 
-/// Empties the stale cells of a line if nobody has done so in this tick; returns for how long it had certainly not
-/// been touched, in nanoseconds.
+/// Empties the stale cells of a line if nobody has done so in this tick.
 #[inline(always)]
 pub fn tidy<L: Line>(line: &L, now_ns: u64) {
     let stamp = line.get(0);
     let tick = now_ns >> TICK_SHIFT;
-    if !untidy(line, now_ns) {
+    if tick <= stamp {
         return;
     }
-    // The last touch may have come as late as the end of the stamp's tick.
+    // From the end of the stamp's tick on; [`cell::used`] allows for the touches that patience let pass after it.
     let rested_ns = (tick - stamp - 1) << TICK_SHIFT;
     for at in 1..WORDS {
         let held = line.get(at);

@@ -267,6 +267,7 @@ fn enforce_share_enforces_its_share_of_the_sources() {
     world.limit(0, 0, 1);
     // A quarter of all hashes.
     world.service.enforce_share = 1 << 30;
+    world.service.flags |= subject_flags::SHARE;
     let (mut dropped, mut watched) = (0, 0);
     for source in 0..2_000u32 {
         let mut frame = web();

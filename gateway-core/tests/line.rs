@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::HashMap;
 
-use common::{HOUR, HostLine, OneSpec, SECOND, cases, charge, hash, packets};
+use common::{HOUR, HostLine, OneSpec, SECOND, cases, charge, charge_untidied, hash, packets};
 use gateway_core::{
     bucket::{
         cell::{self, Use},
@@ -124,6 +124,8 @@ proptest! {
         start in 0u64..YEAR,
     ) {
         let specs: Vec<Spec> = limits.iter().map(|(rate, burst)| packets(1, *rate, *burst)).collect();
+        // As seldom as a policy with these limits tidies its lines.
+        let patience = specs.iter().map(Spec::patience).min().unwrap();
         let line = HostLine::default();
         let mut exact = Exact::default();
         let mut now = start;
@@ -133,8 +135,11 @@ proptest! {
             prop_assume!(now < 250 * YEAR);
             let spec = &specs[source];
             let expected = exact.charge(&specs, source, now);
+            if line::untidy(&line, now, patience) {
+                line::tidy(&line, now);
+            }
             prop_assert_eq!(
-                charge(&line, &OneSpec, spec, hash(source), now, 1), expected,
+                charge_untidied(&line, &OneSpec, spec, hash(source), now, 1), expected,
                 "source {} at {} after {:?}: {:?}", source, now, gap, line
             );
             if strikes < 3 {
@@ -171,7 +176,9 @@ proptest! {
         for gap in schedule {
             now += gap;
             prop_assume!(now < 250 * YEAR);
-            line::tidy(&line, now);
+            if line::untidy(&line, now, line::MOST_PATIENCE) {
+                line::tidy(&line, now);
+            }
             let blocked = now >> cell::BLOCK_SHIFT < until >> cell::BLOCK_SHIFT;
             prop_assert_eq!(line::blocked(&line, block.id, hash(0), now) == Blocked::Whole, blocked, "at {} until {}", now, until);
             let expected = if blocked {

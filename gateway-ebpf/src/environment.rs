@@ -417,7 +417,7 @@ impl judge::Environment for Environment {
     #[inline(always)]
     fn tidy(&self, line: &MapLine) {
         // A call costs more than the question, whose answer is nearly always no.
-        if line::untidy(line, self.now_ns) {
+        if line::untidy(line, self.now_ns, self.generation.patience) {
             functions::weir_tidy(line.element(), self.now_ns);
         }
     }

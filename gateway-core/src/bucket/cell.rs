@@ -25,6 +25,8 @@
 //! after 19 hours at the least (bytes at 50 GB/s; 3 days at 1 GB/s, 26 days at 100 million packets a second, years
 //! below), and a total that nothing reached for exactly that long could be taken for indebted for its depth and slack.
 
+use crate::line::{MOST_PATIENCE, TICK_SHIFT};
+
 /// Bits of a time in a tagged cell.
 pub const TIME_BITS: u32 = 36;
 /// Mask of a time in a tagged cell.
@@ -139,7 +141,41 @@ pub const fn struck(cell: u64, now_ns: u64) -> Option<(u64, u64)> {
     Some((cell & MAX_DROPS, age))
 }
 
-/// What a cell is, whoever's it is. `rested_ns`: for how long its line has certainly not been touched.
+/// How long the deepest debt takes in a unit, by its number: a quarter of a cell's range.
+#[inline(always)]
+const fn deepest_ns(exponent: u32) -> u64 {
+    let (left, right) = shifts(exponent);
+    (super::spec::TAGGED_DEPTH >> left) << right
+}
+
+/// By how much of the kernel's clock a unit is shifted: left, right.
+#[inline(always)]
+const fn shifts(exponent: u32) -> (u32, u32) {
+    if exponent < super::spec::FINEST {
+        (super::spec::FINEST - exponent, 0)
+    } else {
+        (0, exponent - super::spec::FINEST)
+    }
+}
+
+/// For how long the cells of a unit may go untidied after the stamp of their line, in nanoseconds, so that no time is ever
+/// ambiguous: at most half of the deepest debt, which with that debt and two ticks of rounding is less than half of the range;
+/// and nothing where ticks are coarse beside it.
+#[inline(always)]
+pub const fn patience_ns(exponent: u32) -> u64 {
+    let deepest = deepest_ns(exponent);
+    let most = (MOST_PATIENCE as u64) << TICK_SHIFT;
+    if deepest < 8 << TICK_SHIFT {
+        0
+    } else if deepest / 2 < most {
+        deepest / 2
+    } else {
+        most
+    }
+}
+
+/// What a cell is, whoever's it is. `rested_ns`: for how long its line has not been tidied; it may have been touched for
+/// [`patience_ns`] of that.
 #[inline(always)]
 pub const fn used(cell: u64, now_ns: u64, rested_ns: u64) -> Use {
     if cell == 0 {
@@ -166,14 +202,8 @@ pub const fn used(cell: u64, now_ns: u64, rested_ns: u64) -> Use {
 /// Whether a bucket's cell is full again.
 #[inline(always)]
 const fn drained(cell: u64, exponent: u32, now_ns: u64, rested_ns: u64) -> bool {
-    let (left, right) = if exponent < super::spec::FINEST {
-        (super::spec::FINEST - exponent, 0)
-    } else {
-        (0, exponent - super::spec::FINEST)
-    };
-    // The deepest debt of this unit takes a quarter of its range.
-    let deepest_ns = (super::spec::TAGGED_DEPTH >> left) << right;
+    let (left, right) = shifts(exponent);
     let now = (now_ns << left) >> right;
     let ahead = (cell & TIME_MASK).wrapping_sub(now) & TIME_MASK;
-    rested_ns > deepest_ns || ahead == 0 || ahead > TIME_MASK / 2
+    rested_ns > deepest_ns(exponent) + patience_ns(exponent) || ahead == 0 || ahead > TIME_MASK / 2
 }

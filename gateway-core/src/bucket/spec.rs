@@ -20,6 +20,7 @@
 //! design: all arithmetic on them is modulo the cell's range ([`super::cell`] says how stale times are told apart).
 
 use super::cell;
+use crate::line::TICK_SHIFT;
 
 /// Finest unit of the source table: 2⁻¹¹ nanoseconds.
 pub const FINEST: u32 = 11;
@@ -190,6 +191,11 @@ impl Spec {
     #[inline(always)]
     pub const fn exists(&self) -> bool {
         self.id != 0
+    }
+
+    /// For how many ticks a line with a cell of this bucket may wait to be tidied.
+    pub const fn patience(&self) -> u32 {
+        (cell::patience_ns(self.exponent as u32) >> TICK_SHIFT) as u32
     }
 
     /// Whether a clock that stands still for up to [`COARSE_TICK_NS`] is too coarse for this bucket: between its ticks a bucket

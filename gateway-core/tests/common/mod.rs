@@ -81,6 +81,18 @@ pub(crate) fn charge<L: Line, V: Versions>(
     amount: u32,
 ) -> Charge {
     line::tidy(line, now_ns);
+    charge_untidied(line, versions, spec, hash, now_ns, amount)
+}
+
+/// Charges a bucket in a line as it is.
+pub(crate) fn charge_untidied<L: Line, V: Versions>(
+    line: &L,
+    versions: &V,
+    spec: &Spec,
+    hash: u64,
+    now_ns: u64,
+    amount: u32,
+) -> Charge {
     for _ in 0..TRIES {
         match line::charge_once(line, versions, spec, hash, now_ns, Amount::new(amount, true)) {
             Charge::Lost => {}

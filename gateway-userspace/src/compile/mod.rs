@@ -147,6 +147,7 @@ pub fn compile(
     }
     registry.finish(now_ns);
     generation(policy, levers, now_ns, &mut image);
+    image.generation.patience = registry.patience();
     Ok(image)
 }
 

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use gateway_core::{
     bucket::spec::{Home, Kind, Spec, Unfit},
     image::{BUCKETS, PAGE_SERIES, PAGES, SUBJECTS},
+    line::MOST_PATIENCE,
     verdict::Reason,
 };
 use serde::{Deserialize, Serialize};
@@ -364,6 +365,23 @@ impl Registry {
         self.buckets = kept;
         self.free_buckets.extend(gone.iter().map(|(_, bucket)| bucket.id));
         self.reindex();
+    }
+
+    /// For how many ticks a line of the source table may wait to be tidied, whichever of these buckets have cells in it.
+    pub fn patience(&self) -> u32 {
+        let tagged: BTreeSet<u32> = self
+            .buckets
+            .iter()
+            .filter(|(name, _)| name.tier < 2)
+            .map(|(_, bucket)| bucket.id)
+            .collect();
+        self.versions()
+            .filter(|(id, _)| tagged.contains(id))
+            .flat_map(|(_, specs)| specs)
+            .filter(Spec::exists)
+            .map(|spec| spec.patience())
+            .min()
+            .unwrap_or(MOST_PATIENCE)
     }
 
     /// Every bucket's number and the specs of its versions, for the conversion of debts.

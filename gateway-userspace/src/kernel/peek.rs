@@ -66,12 +66,14 @@ impl<'a> Peek<'a> {
         let open_at_ns = kernel.control(Control::OpenAt)?;
         let generation = kernel.map("GENERATIONS").get(&half);
         let generation: Option<Generation> = generation.map_err(failed("GENERATIONS"))?;
+        let generation = generation.unwrap_or_default();
+        let opens = generation.flags & flags::OPENS != 0;
         Ok(Self {
             half,
-            generation: generation.unwrap_or_default(),
+            generation,
             now_ns,
             bans: kernel.control(Control::Bans)?,
-            opened: open_at_ns != 0 && now_ns >= open_at_ns,
+            opened: opens && open_at_ns != 0 && now_ns >= open_at_ns,
             kernel,
             subjects: [const { OnceCell::new() }; SEEN],
             lines: RefCell::default(),
