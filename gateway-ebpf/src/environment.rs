@@ -14,7 +14,7 @@ use gateway_core::{
     hash::{self, Key},
     image::{
         Active, AddressGroup, Control, DestinationEntry, Generation, ListEntry, PAGE_SERIES, PAGES,
-        PORT_CELLS, PROTECT_RULES, ProtectRule, SUBJECTS, Subject, bans, flags, half, uses,
+        PORT_CELLS, PROTECT_RULES, ProtectRule, SUBJECTS, Subject, bans, flags, half, subject_flags, uses,
     },
     judge::{self, Event, Judgement},
     line::{self, Amount, Block, Blocked, Charge, Strike, Versions},
@@ -109,12 +109,18 @@ impl Environment {
         &self,
         place: &MaybeUninit<PacketPlace>,
         judgement: Judgement,
+        subject: Option<&Subject>,
         length: u32,
         parsed: bool,
     ) {
-        if parsed && self.flags & (flags::PROFILES | flags::TIMES) != 0 {
-            let counted = judgement.subject | u32::from(judgement.answered) << 31;
-            profiles::weir_profile(place.as_ptr(), self.half, counted, length, self.now_ns);
+        let looked_at = subject_flags::PROFILE | subject_flags::TIME;
+        if parsed
+            && self.flags & (flags::PROFILES | flags::TIMES) != 0
+            && let Some(subject) = subject
+            && subject.flags & looked_at != 0
+        {
+            let counted = length | u32::from(judgement.answered) << 31;
+            profiles::weir_profile(place.as_ptr(), self.generation, subject, counted, self.now_ns);
         }
         if self.flags & flags::SAMPLES != 0 {
             samples::count(self.context, self.half, judgement, length, self.now_ns);

@@ -166,7 +166,7 @@ fn run(
     // Asked for only now: kept over the judgement it would take stack that kernel 6.1 does not have.
     let length = frame().length();
     environment.count(judgement, subject, length);
-    environment.look(&place, judgement, length, parsed);
+    environment.look(&place, judgement, subject, length, parsed);
     match judgement.verdict {
         Verdict::Drop => XDP_DROP,
         Verdict::Pass | Verdict::WouldDrop => XDP_PASS,
