@@ -111,7 +111,7 @@ pub trait Versions {
 /// otherwise. So a flood of very many sources costs what its cache misses cost only if lines are tidied seldom.
 #[inline(always)]
 pub fn untidy<L: Line>(line: &L, now_ns: u64, patience: u32) -> bool {
-    now_ns >> TICK_SHIFT > line.get(0).saturating_add(patience as u64)
+    now_ns >> TICK_SHIFT > line.get(0).saturating_add(u64::from(patience))
 }
 
 /// Empties the stale cells of a line if nobody has done so in this tick.

@@ -66,6 +66,26 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// Of a frame that says nothing.
+    pub const EMPTY: Self = Self {
+        length: 0,
+        network: Network::Other(0),
+        source: [0; 4],
+        destination: [0; 4],
+        protocol: 0,
+        fragment: Fragment::Whole,
+        connection: false,
+        icmp_type: 0,
+        vlan: UNTAGGED,
+        source_port: 0,
+        destination_port: 0,
+        tcp_flags: 0,
+        ttl: 0,
+        sequence: 0,
+        acknowledgement: 0,
+        payload: 0,
+    };
+
     #[must_use]
     /// The packet that would answer this one, as far as it says where both belong: addresses and ports change sides.
     #[inline(always)]

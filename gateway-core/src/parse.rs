@@ -33,35 +33,29 @@ pub fn parse<F: Frame>(frame: &F) -> Result<Packet, Malformed> {
 /// As [`parse`].
 #[inline(always)]
 pub fn follow<F: Frame>(frame: &F) -> Result<Packet, Malformed> {
-    let mut packet = Packet {
-        length: frame.length(),
-        network: Network::Other(0),
-        source: [0; 4],
-        destination: [0; 4],
-        protocol: 0,
-        fragment: Fragment::Whole,
-        connection: false,
-        icmp_type: 0,
-        vlan: UNTAGGED,
-        source_port: 0,
-        destination_port: 0,
-        tcp_flags: 0,
-        ttl: 0,
-        sequence: 0,
-        acknowledgement: 0,
-        payload: 0,
-    };
+    let mut packet = Packet::EMPTY;
+    follow_into(frame, &mut packet)?;
+    Ok(packet)
+}
+
+/// As [`follow`], into a packet that is [`Packet::EMPTY`]: the kernel half has little stack, and none for a second copy.
+///
+/// # Errors
+/// As [`parse`]; the packet is then of no use.
+#[inline(always)]
+pub fn follow_into<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Malformed> {
+    packet.length = frame.length();
     let (network, offset) = link(frame, &mut packet.vlan)?;
     packet.network = network;
     let (transport, end) = match network {
-        Network::Other(_) => return Ok(packet),
-        Network::V4 => internet4(frame, offset, &mut packet)?,
-        Network::V6 => internet6(frame, offset, &mut packet)?,
+        Network::Other(_) => return Ok(()),
+        Network::V4 => internet4(frame, offset, packet)?,
+        Network::V6 => internet6(frame, offset, packet)?,
     };
     if !matches!(packet.fragment, Fragment::Later) {
-        ports(frame, transport, end, &mut packet)?;
+        ports(frame, transport, end, packet)?;
     }
-    Ok(packet)
+    Ok(())
 }
 
 /// Follows the encapsulations; returns what the frame carries and where that begins.

@@ -42,7 +42,6 @@ pub(crate) struct Environment {
     uses: u64,
     /// The generation's flags, without those that the program was not made for.
     flags: u32,
-    bans: u64,
     watched: bool,
 }
 
@@ -75,7 +74,6 @@ impl Environment {
             now_ns,
             uses,
             flags,
-            bans: control(Control::Bans),
         })
     }
 
@@ -90,7 +88,6 @@ impl Environment {
             now_ns: 0,
             uses: uses::ALL,
             flags: proofs::generation(half)?.flags,
-            bans: 0,
             watched: false,
         })
     }
@@ -385,7 +382,7 @@ impl judge::Environment for Environment {
             (false, _) => bans::SERVICE_V4,
             (true, _) => bans::SERVICE_V6,
         };
-        if self.bans & kind == 0 {
+        if control(Control::Bans) & kind == 0 {
             return 0;
         }
         let until = if v6 {

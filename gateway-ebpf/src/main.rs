@@ -40,7 +40,7 @@ use gateway_core::{
     frame::Frame as _,
     judge,
     packet::{Malformed, Network, Packet},
-    parse::follow,
+    parse::follow_into,
     plain::plain,
     verdict::Verdict,
 };
@@ -103,12 +103,13 @@ pub(crate) fn parse_into(frame: &PacketFrame, place: *mut PacketPlace) -> u32 {
     if place.is_null() {
         return 1;
     }
-    match follow(frame) {
-        Ok(packet) => {
-            // SAFETY: not null, and of the size and alignment asserted above.
-            unsafe { place.cast::<Packet>().write(packet) };
-            PARSED
-        }
+    // SAFETY: not null, and of the size and alignment asserted above.
+    let packet = unsafe {
+        place.cast::<Packet>().write(Packet::EMPTY);
+        &mut *place.cast::<Packet>()
+    };
+    match follow_into(frame, packet) {
+        Ok(()) => PARSED,
         Err(malformed) => 1 + malformed as u32,
     }
 }

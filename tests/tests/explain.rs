@@ -169,6 +169,8 @@ impl Random {
 
 const POLICY: &str = r#"
 version = 1
+[controller]
+on_loss = "open"
 [source]
 ipv4_prefix = 28
 max_tracked = 1024
