@@ -14,6 +14,7 @@ use crate::{
         self, DestinationEntry, Generation, ListEntry, Notice, ProtectRule, Subject, flags, list_flags,
         subject_flags,
     },
+    lease::Leases,
     limit::{self, limit},
     line::{self, Amount, Block, Blocked, Charge, Line, Strike, Versions},
     packet::{Address, Fragment, Malformed, Network, Packet, UNTAGGED},
@@ -32,7 +33,7 @@ pub trait Shared {
 }
 
 /// Where tables, time and keys come from. One value of it serves one packet and one generation.
-pub trait Environment: classify::Tables + Versions + proof::Tables {
+pub trait Environment: classify::Tables + Versions + proof::Tables + Leases {
     /// A line of the source table.
     type Line: Line;
     /// A shared cell.
@@ -122,7 +123,10 @@ pub trait Environment: classify::Tables + Versions + proof::Tables {
     where
         Self: Sized,
     {
-        limit::charge_shared(|| limit::shared_once(cell, self, spec, self.now_ns(), amount, open))
+        let now_ns = self.now_ns();
+        limit::charge_shared(self, spec, now_ns, amount, || {
+            limit::shared_once(cell, self, self, spec, now_ns, amount, open)
+        })
     }
     /// [`proof::standing`] of a packet's source.
     #[inline(always)]

@@ -13,6 +13,7 @@ pub mod frame;
 pub mod hash;
 pub mod image;
 pub mod judge;
+pub mod lease;
 pub mod limit;
 pub mod line;
 pub mod packet;

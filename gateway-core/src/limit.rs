@@ -5,6 +5,7 @@ use crate::{
     hash::{self, Domain, Key},
     image::{Generation, KINDS, Subject, flags, list_flags, subject_flags},
     judge::{Environment, Event, Judgement, Shared, verdict},
+    lease::{self, Leases, Slot as _},
     line::{Amount, Blocked, Charge, Strike, TRIES, Versions},
     packet::{Address, Network, Packet},
     proof::{self, Standing},
@@ -340,10 +341,19 @@ fn by_shared<E: Environment>(environment: &E, spec: &Spec, amount: u32, open: u6
     charge
 }
 
-/// Tries to charge a shared cell until it does not lose its race. Everybody fights for it, so it is tried twice as often as
-/// a source's own.
+/// Pays from this CPU's lease, or tries to charge a shared cell until it does not lose its race. Everybody fights for it, so
+/// it is tried twice as often as a source's own.
 #[inline(always)]
-pub fn charge_shared(once: impl Fn() -> Charge) -> Charge {
+pub fn charge_shared<L: Leases>(
+    leases: &L,
+    spec: &Spec,
+    now_ns: u64,
+    amount: u32,
+    once: impl Fn() -> Charge,
+) -> Charge {
+    if lease::spend(leases, spec, now_ns, amount) {
+        return Charge::Admitted;
+    }
     for _ in 0..TRIES * 2 {
         let charge = once();
         if !matches!(charge, Charge::Lost) {
@@ -353,11 +363,13 @@ pub fn charge_shared(once: impl Fn() -> Charge) -> Charge {
     Charge::Lost
 }
 
-/// Tries once to charge a shared cell, so far that its debt stays within `open`, which is at most the depth.
+/// Tries once to charge a shared cell, so far that its debt stays within `open`, which is at most the depth; and takes a
+/// lease with it where one is due.
 #[inline(always)]
-pub fn shared_once<S: Shared, V: Versions>(
+pub fn shared_once<S: Shared, V: Versions, L: Leases>(
     shared: &S,
     versions: &V,
+    leases: &L,
     spec: &Spec,
     now_ns: u64,
     amount: u32,
@@ -368,6 +380,17 @@ pub fn shared_once<S: Shared, V: Versions>(
     let version = (held >> 62) as u8;
     let debt = shared_debt(held, versions, spec, now_ns);
     let cost = spec.charge(amount);
+    let slot = lease::slot(leases, spec, cost, open);
+    if let Some(slot) = &slot
+        && let Some(offer) = lease::offer(&slot.get(), spec, now_ns, leases.others(), debt, cost, open)
+    {
+        let time = now.wrapping_add(offer.debt) & cell::SHARED_MASK;
+        if !shared.swap(held, u64::from(spec.version) << 62 | time) {
+            return Charge::Lost;
+        }
+        slot.set(offer.lease);
+        return Charge::Admitted;
+    }
     let refusal = if debt + cost > spec.depth {
         Charge::Refused
     } else {
@@ -379,11 +402,13 @@ pub fn shared_once<S: Shared, V: Versions>(
         None if version != spec.version => (now.wrapping_add(debt) & cell::SHARED_MASK, refusal),
         None => return refusal,
     };
-    if shared.swap(held, u64::from(spec.version) << 62 | time) {
-        charge
-    } else {
-        Charge::Lost
+    if !shared.swap(held, u64::from(spec.version) << 62 | time) {
+        return Charge::Lost;
     }
+    if let (Some(slot), Charge::Admitted) = (&slot, charge) {
+        lease::note(slot, slot.get(), spec, now_ns, cost);
+    }
+    charge
 }
 
 /// The debt that a shared cell stands for, in units of `spec`.

@@ -3,6 +3,7 @@
 use gateway_core::{
     bucket::spec::Spec,
     judge,
+    lease::{Lease, Leases, SLOTS, Slot},
     line::{Line, Versions, WORDS},
 };
 
@@ -114,5 +115,39 @@ impl Versions for MapVersions {
     fn version(&self, id: u32, version: u8) -> Option<Spec> {
         let specs = maps::VERSIONS.get(id)?;
         specs.get(usize::from(version & 3)).copied()
+    }
+}
+
+/// This CPU's slots.
+pub(crate) struct MapLeases;
+
+/// One of them.
+pub(crate) struct MapSlot(*mut Lease);
+
+impl Slot for MapSlot {
+    #[inline(always)]
+    fn get(&self) -> Lease {
+        // SAFETY: this CPU's own element; XDP programs do not nest on a CPU.
+        unsafe { self.0.read() }
+    }
+
+    #[inline(always)]
+    fn set(&self, lease: Lease) {
+        // SAFETY: this CPU's own element; XDP programs do not nest on a CPU.
+        unsafe { self.0.write(lease) };
+    }
+}
+
+impl Leases for MapLeases {
+    type Slot = MapSlot;
+
+    #[inline(always)]
+    fn others(&self) -> u64 {
+        u64::from(maps::cpus().saturating_sub(1))
+    }
+
+    #[inline(always)]
+    fn slot(&self, id: u32) -> Option<MapSlot> {
+        maps::LEASES.get_ptr_mut(id & (SLOTS - 1)).map(MapSlot)
     }
 }

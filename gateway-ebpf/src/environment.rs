@@ -17,6 +17,7 @@ use gateway_core::{
         PORT_CELLS, PROTECT_RULES, ProtectRule, SUBJECTS, Subject, bans, flags, half, subject_flags, uses,
     },
     judge::{self, Event, Judgement},
+    lease::Leases,
     line::{self, Amount, Block, Blocked, Charge, Strike, Versions},
     packet::{Address, Packet},
     proof::{self, Standing},
@@ -24,7 +25,7 @@ use gateway_core::{
 
 use crate::{
     PacketPlace,
-    buckets::{MapLine, MapShared, MapVersions, MapWord},
+    buckets::{MapLeases, MapLine, MapShared, MapSlot, MapVersions, MapWord},
     functions,
     groups::Groups,
     maps, profiles,
@@ -251,6 +252,20 @@ impl Versions for Environment {
     #[inline(always)]
     fn version(&self, id: u32, version: u8) -> Option<Spec> {
         MapVersions.version(id, version)
+    }
+}
+
+impl Leases for Environment {
+    type Slot = MapSlot;
+
+    #[inline(always)]
+    fn others(&self) -> u64 {
+        MapLeases.others()
+    }
+
+    #[inline(always)]
+    fn slot(&self, id: u32) -> Option<MapSlot> {
+        MapLeases.slot(id)
     }
 }
 

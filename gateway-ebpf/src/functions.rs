@@ -13,7 +13,7 @@ use gateway_core::{
 
 use crate::{
     PacketPlace,
-    buckets::{Element, MapLine, MapShared, MapVersions},
+    buckets::{Element, MapLeases, MapLine, MapShared, MapVersions},
     groups::Groups,
     maps, proofs,
 };
@@ -119,7 +119,13 @@ pub(crate) extern "C" fn weir_shared(
     amount: u32,
     open: u64,
 ) -> u32 {
-    limit::charge_shared(|| Charge::from_number(weir_shared_once(element, spec, now_ns, amount, open))) as u32
+    // SAFETY: null, or a whole spec.
+    let Some(whole) = (unsafe { spec.as_ref() }) else {
+        return Charge::Refused as u32;
+    };
+    limit::charge_shared(&MapLeases, whole, now_ns, amount, || {
+        Charge::from_number(weir_shared_once(element, spec, now_ns, amount, open))
+    }) as u32
 }
 
 /// [`limit::shared_once`]; the number of a [`Charge`].
@@ -139,7 +145,8 @@ extern "C" fn weir_shared_once(
     if element.is_null() {
         return Charge::Refused as u32;
     }
-    limit::shared_once(&MapShared::new(element), &MapVersions, spec, now_ns, amount, open) as u32
+    let shared = MapShared::new(element);
+    limit::shared_once(&shared, &MapVersions, &MapLeases, spec, now_ns, amount, open) as u32
 }
 
 /// Puts [`judge::notice`] into the ring; not 0 if it did not fit.

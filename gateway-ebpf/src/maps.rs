@@ -13,6 +13,7 @@ use gateway_core::{
         SUBJECTS, Subject,
     },
     judge::EVENTS,
+    lease::{Lease, SLOTS as LEASE_SLOTS},
     profile::{PAGE_DISTINCT, PAGE_SERVICES, Profile, REGISTERS, Times},
     proof,
     sample::{Countdown, RING},
@@ -106,6 +107,10 @@ pub(crate) static LRU: aya_ebpf::btf_maps::LruHashMap<u64, u64, 1_048_576> =
 #[btf_map]
 pub(crate) static SHARED: Array<[u64; 8], { BUCKETS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
 
+/// What each CPU has charged totals ahead.
+#[btf_map]
+pub(crate) static LEASES: PerCpuArray<Lease, { LEASE_SLOTS as usize }> = PerCpuArray::new();
+
 /// Proofs of sources, in lines as many as the source table has.
 #[btf_map]
 pub(crate) static PROOFS: Array<[u64; 8], 131_072, { BPF_F_MMAPABLE as usize }> = Array::new();
@@ -190,6 +195,10 @@ static HASH_KEY: [u64; 4] = [0; 4];
 #[unsafe(no_mangle)]
 static LINES: u32 = 0;
 
+/// CPUs that share totals; with one there are no leases.
+#[unsafe(no_mangle)]
+static CPUS: u32 = 1;
+
 /// Which interface's counters this program writes.
 #[unsafe(no_mangle)]
 static INTERFACE: u32 = 0;
@@ -219,6 +228,7 @@ macro_rules! constant {
 
 constant!(HASH_KEY, hash_key, [u64; 4]);
 constant!(LINES, lines, u32);
+constant!(CPUS, cpus, u32);
 constant!(INTERFACE, interface, u32);
 constant!(TEST_CLOCK, test_clock, u32);
 constant!(USES, uses, u64);

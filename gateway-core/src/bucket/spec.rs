@@ -88,8 +88,10 @@ pub struct Spec {
     pub exponent: u8,
     /// Which of the bucket's recent specs this is, 0 to 3; cells carry it, so that a changed rate can convert debts.
     pub version: u8,
+    /// 1 for a total, of which CPUs may take leases ([`crate::lease`]).
+    pub leased: u8,
     /// Not used.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
     /// Units that a full bucket holds.
     pub depth: u64,
     /// A time up to this far ahead of now is a debt: depth and slack.
@@ -181,7 +183,8 @@ impl Spec {
             fraction: fraction as u8,
             exponent: (finest.cast_signed() + shift) as u8,
             version: 0,
-            reserved: [0; 3],
+            leased: u8::from(matches!(home, Home::Shared)),
+            reserved: [0; 2],
             depth,
             window: depth + slack.min(range / 2 - depth),
         }
@@ -208,6 +211,12 @@ impl Spec {
     #[inline(always)]
     pub const fn clock(&self, now_ns: u64) -> u64 {
         (now_ns << self.left) >> self.right
+    }
+
+    /// How long so many of the bucket's units last, in nanoseconds, cut off: [`Self::clock`]'s inverse.
+    #[inline(always)]
+    pub const fn nanoseconds(&self, units: u64) -> u64 {
+        (units >> self.left) << self.right
     }
 
     /// What `amount` packets, bytes or connections cost.

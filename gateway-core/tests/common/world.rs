@@ -14,6 +14,7 @@ use gateway_core::{
         flags, subject_flags,
     },
     judge::{Environment, Event, Shared},
+    lease::{Leases, NoLeases},
     limit,
     line::{self, Block, Line, Versions, WORDS},
     packet::{Address, Packet},
@@ -418,6 +419,18 @@ impl Tables for &World {
 
     fn by_ports(&self, _class: u16, _source_class: u16) -> u32 {
         if self.has_service { SERVICE } else { 0 }
+    }
+}
+
+impl Leases for &World {
+    type Slot = <NoLeases as Leases>::Slot;
+
+    fn others(&self) -> u64 {
+        NoLeases.others()
+    }
+
+    fn slot(&self, id: u32) -> Option<Self::Slot> {
+        NoLeases.slot(id)
     }
 }
 

@@ -8,6 +8,7 @@ use gateway_core::{
     hash::Key,
     image::{AddressGroup, DestinationEntry, Generation, ListEntry, ProtectRule, Subject},
     judge::{self, Environment, Event, Shared},
+    lease::Leases,
     limit,
     line::{self, Amount, Block, Blocked, Charge, Strike, Versions},
     packet::{Address, Packet},
@@ -127,6 +128,18 @@ impl<E: Environment> Tables for Recorder<'_, E> {
 impl<E: Environment> Versions for Recorder<'_, E> {
     fn version(&self, id: u32, version: u8) -> Option<Spec> {
         self.inner.version(id, version)
+    }
+}
+
+impl<E: Environment> Leases for Recorder<'_, E> {
+    type Slot = E::Slot;
+
+    fn others(&self) -> u64 {
+        self.inner.others()
+    }
+
+    fn slot(&self, id: u32) -> Option<E::Slot> {
+        self.inner.slot(id)
     }
 }
 

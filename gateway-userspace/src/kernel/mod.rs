@@ -135,6 +135,7 @@ impl Dataplane {
         let constants = Constants {
             key: [0; 4],
             lines,
+            cpus: 1,
             interface: 0,
             test_clock: false,
             uses: uses::ALL,
@@ -162,7 +163,9 @@ impl Dataplane {
                 .map_err(|source| io_error(format!("cannot open the map {name}"), source))?;
             maps.insert(*name, map);
         }
-        let cpus = sys::possible_cpus().map_err(|source| io_error("cannot count the CPUs".into(), source))?;
+        let uncounted = |source| io_error("cannot count the CPUs".into(), source);
+        let cpus = sys::possible_cpus().map_err(uncounted)?;
+        let online = sys::online_cpus().map_err(uncounted)?;
         let state = State::read(&set)?.unwrap_or_else(|| {
             let mut fresh = State::default();
             fresh.registry.reindex();
@@ -174,6 +177,7 @@ impl Dataplane {
             constants: Constants {
                 key: [0; 4],
                 lines: maps["SOURCES"].entries,
+                cpus: online as u32,
                 interface: 0,
                 test_clock: false,
                 uses: uses::ALL,

@@ -39,6 +39,7 @@ pub(super) const MAPS: &[&str] = &[
     "BANS_V6",
     "SOURCES",
     "SHARED",
+    "LEASES",
     "PROOFS",
     "OFFERS",
     "AWAITED",
@@ -64,6 +65,8 @@ pub(super) struct Constants {
     pub(super) key: [u64; 4],
     /// Lines of the source table.
     pub(super) lines: u32,
+    /// CPUs that share totals; with one there are no leases.
+    pub(super) cpus: u32,
     /// The number of the interface, which its counters have.
     pub(super) interface: u32,
     /// Whether the clock stands in the control table.
@@ -90,6 +93,7 @@ pub(super) fn prepare(set: &Path, constants: &Constants) -> Result<Ebpf, KernelE
     let test_clock = u32::from(constants.test_clock);
     loader.override_global("HASH_KEY", &constants.key, true);
     loader.override_global("LINES", &constants.lines, true);
+    loader.override_global("CPUS", &constants.cpus, true);
     loader.override_global("INTERFACE", &constants.interface, true);
     loader.override_global("TEST_CLOCK", &test_clock, true);
     loader.override_global("USES", &constants.uses, true);

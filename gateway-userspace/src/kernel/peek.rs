@@ -18,6 +18,7 @@ use gateway_core::{
         PROTECT_RULES, ProtectRule, SUBJECTS, Subject, bans, flags, half, subject_flags,
     },
     judge::{Environment, Event, Shared},
+    lease::{Leases, NoLeases},
     line::{Line, Versions, WORDS},
     packet::{Address, Packet},
     proof,
@@ -246,6 +247,19 @@ impl Versions for Peek<'_> {
     fn version(&self, id: u32, version: u8) -> Option<Spec> {
         let specs: [Spec; 4] = self.read(self.kernel.map("VERSIONS"), &id)?;
         specs.get(usize::from(version & 3)).copied()
+    }
+}
+
+/// What a CPU holds of a total is another CPU's business: the packet is judged by the total itself.
+impl Leases for Peek<'_> {
+    type Slot = <NoLeases as Leases>::Slot;
+
+    fn others(&self) -> u64 {
+        NoLeases.others()
+    }
+
+    fn slot(&self, id: u32) -> Option<Self::Slot> {
+        NoLeases.slot(id)
     }
 }
 

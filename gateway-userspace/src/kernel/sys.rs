@@ -462,9 +462,19 @@ impl Map {
     }
 }
 
-/// How many CPUs can ever be online: per-CPU values come in that number (/sys/devices/system/cpu/possible, "0-3,8").
+/// How many CPUs can ever be online: per-CPU values come in that number.
 pub(super) fn possible_cpus() -> io::Result<usize> {
-    let text = std::fs::read_to_string("/sys/devices/system/cpu/possible")?;
+    count_cpus("possible")
+}
+
+/// How many CPUs are online.
+pub(super) fn online_cpus() -> io::Result<usize> {
+    count_cpus("online")
+}
+
+/// How many CPUs a list of the kernel's names ("0-3,8").
+fn count_cpus(list: &str) -> io::Result<usize> {
+    let text = std::fs::read_to_string(format!("/sys/devices/system/cpu/{list}"))?;
     let invalid = || {
         io::Error::new(
             io::ErrorKind::InvalidData,

@@ -25,8 +25,16 @@ impl Dataplane {
     /// Loads the program with the clock of [`Self::set_test_clock`] (`on_test_clock`) or the real one. A policy must be in
     /// force; the program is made for it, and for no other that needs more.
     pub fn test_program(&mut self, on_test_clock: bool) -> Result<TestProgram, KernelError> {
+        // On the test's clock it agrees with the twin, which is one CPU.
+        let cpus = if on_test_clock { 1 } else { self.constants.cpus };
+        self.test_program_of(cpus, on_test_clock)
+    }
+
+    /// As [`Self::test_program`], with leases of totals as one of so many CPUs takes them: none with 1.
+    pub fn test_program_of(&mut self, cpus: u32, on_test_clock: bool) -> Result<TestProgram, KernelError> {
         let interface = self.interface_number(INTERFACE)?;
         let constants = Constants {
+            cpus,
             interface,
             test_clock: on_test_clock,
             uses: self.needed()?,

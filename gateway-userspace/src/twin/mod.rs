@@ -20,6 +20,7 @@ use gateway_core::{
         AddressGroup, BUCKETS, DestinationEntry, Generation, ListEntry, Notice, ProtectRule, Subject, flags,
     },
     judge::{self, Event, Judgement, Shared},
+    lease::{self, Lease, Leases},
     limit,
     line::{Line, Versions, WORDS},
     packet::{Address, Network, Packet},
@@ -56,6 +57,9 @@ pub struct Twin {
     key: Key,
     lines: Vec<Cells>,
     shared: Words,
+    /// What its one CPU has charged totals ahead.
+    leases: Vec<Cell<Lease>>,
+    cpus: u32,
     /// Lines of proofs, a word an entry.
     proofs: Words,
     offers: Words,
@@ -92,6 +96,8 @@ impl Twin {
             key: Key::new(key),
             lines: (0..lines.max(1)).map(|_| Cells::default()).collect(),
             shared: Words::new(BUCKETS as usize),
+            leases: vec![Cell::default(); lease::SLOTS as usize],
+            cpus: 1,
             proofs: Words::new(lines.max(1) as usize * WORDS),
             offers: Words::new(proof::OFFERS as usize),
             attempts: Words::new(proof::ATTEMPTS as usize),
@@ -128,6 +134,11 @@ impl Twin {
     /// Sets the clock, in nanoseconds.
     pub fn set_clock(&mut self, now_ns: u64) {
         self.now_ns = now_ns;
+    }
+
+    /// Judges as one of so many CPUs that share totals, and so takes leases as it would. It begins as the only one, which takes none.
+    pub fn set_cpus(&mut self, cpus: u32) {
+        self.cpus = cpus;
     }
 
     /// Bans a prefix until a time, at one service or at all.
@@ -355,6 +366,18 @@ impl Line for TwinProofs<'_> {
 
     fn swap(&self, at: usize, old: u64, new: u64) -> bool {
         self.word(at).swap(old, new)
+    }
+}
+
+impl<'a> Leases for &'a Twin {
+    type Slot = &'a Cell<Lease>;
+
+    fn others(&self) -> u64 {
+        u64::from(self.cpus.saturating_sub(1))
+    }
+
+    fn slot(&self, id: u32) -> Option<&'a Cell<Lease>> {
+        self.leases.get((id % lease::SLOTS) as usize)
     }
 }
 
