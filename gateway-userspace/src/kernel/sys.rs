@@ -472,9 +472,9 @@ pub(super) fn online_cpus() -> io::Result<usize> {
     count_cpus("online")
 }
 
-/// How many CPUs a list of the kernel's names ("0-3,8").
-fn count_cpus(list: &str) -> io::Result<usize> {
-    let text = std::fs::read_to_string(format!("/sys/devices/system/cpu/{list}"))?;
+/// How many CPUs are in one of the kernel's lists ("0-3,8").
+fn count_cpus(name: &str) -> io::Result<usize> {
+    let text = std::fs::read_to_string(format!("/sys/devices/system/cpu/{name}"))?;
     let invalid = || {
         io::Error::new(
             io::ErrorKind::InvalidData,
