@@ -445,26 +445,30 @@ fn touching(cpus: usize, percent: u64, tick_ns: u64) -> u64 {
 
 #[test]
 fn most_packets_of_many_busy_cpus_are_paid_from_leases() {
-    // Few CPUs on the coarse clock are told, not held to anything: within a tick of 4 ms the debt of their traffic passes the few
-    // milliseconds that leases may leave, and the rest of the tick's packets touch the cell (docs/scaling.md).
-    for (cpus, percent, held_coarse) in [
-        (2, 10, true),
-        (2, 70, false),
-        (2, 90, false),
-        (4, 90, false),
-        (8, 70, true),
-        (8, 90, true),
-        (64, 90, true),
+    for (cpus, percent) in [
+        (2, 10),
+        (2, 70),
+        (2, 90),
+        (4, 90),
+        (8, 70),
+        (8, 90),
+        (16, 90),
+        (64, 90),
     ] {
         let (exact, coarse) = (touching(cpus, percent, 1), touching(cpus, percent, 4_000_000));
         println!(
             "{cpus} CPUs, {percent} % taken up: of 10,000 packets {exact} touch the cell, {coarse} on the coarse clock"
         );
         assert!(exact <= 500, "{cpus} CPUs, {percent} %: {exact}");
-        assert!(
-            !held_coarse || coarse <= 500,
-            "{cpus} CPUs, {percent} %: {coarse} on the coarse clock"
-        );
+        // Between ticks of 4 ms debts only grow. Leases may leave a millisecond's refill for each other CPU, and begin at half of that: the
+        // traffic of a tick, and a millisecond for what is leased, must fit into the other half. Where it does not (few CPUs near their limit) the rest of
+        // each tick's packets touch the cell (docs/scaling.md).
+        if (cpus as u64 - 1) * 50 >= 4 * percent + 50 {
+            assert!(
+                coarse <= 500,
+                "{cpus} CPUs, {percent} %: {coarse} on the coarse clock"
+            );
+        }
     }
 }
 
