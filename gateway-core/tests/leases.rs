@@ -427,29 +427,48 @@ fn no_lease_is_taken_near_empty() {
     }
 }
 
-/// Traffic near the rate on all CPUs for a second: hardly a packet touches the cell.
+/// How many of ten thousand packets touched the total's cell, over a second of evenly spread traffic that takes up so many per cent
+/// of a total of ten million packets a second; on a clock that ticks so often.
+fn touching(cpus: usize, percent: u64, tick_ns: u64) -> u64 {
+    let (spec, shared, known, slots) = busy(cpus);
+    let (packets, mut touched) = (percent * 100_000, 0u64);
+    for at in 0..packets {
+        let now_ns = (SECOND + at * SECOND / packets) / tick_ns * tick_ns;
+        let before = shared.get();
+        let cpu = &slots[at as usize % cpus];
+        let charged = charge(&shared, &known, &cpu, &spec, now_ns, 1, spec.depth);
+        assert_eq!(charged, Charge::Admitted);
+        touched += u64::from(shared.get() != before);
+    }
+    touched * 10_000 / packets
+}
+
 #[test]
 fn most_packets_of_many_busy_cpus_are_paid_from_leases() {
-    for (cpus, share) in [(2usize, 70), (8, 90), (64, 90)] {
-        let (spec, shared, known, slots) = busy(cpus);
-        let (packets, mut touched) = (share * 100_000u64, 0u64);
-        for at in 0..packets {
-            let now_ns = SECOND + at * SECOND / packets;
-            let before = shared.get();
-            let charged = charge(
-                &shared,
-                &known,
-                &&slots[at as usize % cpus],
-                &spec,
-                now_ns,
-                1,
-                spec.depth,
+    for (cpus, percent) in [
+        (2, 10),
+        (2, 70),
+        (2, 90),
+        (4, 90),
+        (8, 70),
+        (8, 90),
+        (16, 90),
+        (64, 90),
+    ] {
+        let (exact, coarse) = (touching(cpus, percent, 1), touching(cpus, percent, 4_000_000));
+        println!(
+            "{cpus} CPUs, {percent} % taken up: of 10,000 packets {exact} touch the cell, {coarse} on the coarse clock"
+        );
+        assert!(exact <= 500, "{cpus} CPUs, {percent} %: {exact}");
+        // Between ticks of 4 ms debts only grow. Leases may leave a millisecond's refill for each other CPU, and begin at half of that: the
+        // traffic of a tick, and a millisecond for what is leased, must fit into the other half. Where it does not (few CPUs near their limit) the rest of
+        // each tick's packets touch the cell (docs/scaling.md).
+        if (cpus as u64 - 1) * 50 >= 4 * percent + 50 {
+            assert!(
+                coarse <= 500,
+                "{cpus} CPUs, {percent} %: {coarse} on the coarse clock"
             );
-            assert_eq!(charged, Charge::Admitted);
-            touched += u64::from(shared.get() != before);
         }
-        println!("{cpus} CPUs at {share} % of 10 million a second: {touched} of {packets} touched the cell");
-        assert!(touched * 20 < packets, "{cpus} CPUs: {touched} of {packets}");
     }
 }
 

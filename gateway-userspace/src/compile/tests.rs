@@ -393,3 +393,136 @@ fn traffic_to_no_service_counts_as_default() {
     let judgement: Judgement = twin.judge(&[0xff; 64]);
     assert_eq!(twin.owner(judgement), (DEFAULT.to_owned(), String::new()));
 }
+
+proptest! {
+    #![proptest_config(cases(60))]
+
+    /// As above where nothing but destination ports tells services apart, so that the table of ports holds services.
+    #[test]
+    fn ports_alone_name_the_service(
+        services in services(),
+        packets in prop::collection::vec(packets(), 250),
+    ) {
+        let services = services
+            .into_iter()
+            .map(|service| Service { addresses: Vec::new(), source_ports: Vec::new(), ..service })
+            .collect();
+        let policy = policy(services);
+        let twin = Twin::new(&policy, &ListContents::new(), [1, 2, 3, 4], 1).expect("it fits");
+        prop_assert_ne!(twin.image().generation.flags & flags::DIRECT_PORTS, 0);
+        for (packet, destination) in packets {
+            let best = policy
+                .services
+                .iter()
+                .filter_map(|service| Some((rank(service, &packet, destination)?, service)))
+                .max_by_key(|(rank, _)| *rank);
+            let expected = best.map_or(DEFAULT, |(_, service)| service.name.as_str());
+            let (found, _) = twin.owner(judge_packet(&&twin, &packet));
+            prop_assert_eq!(found, expected, "{:?} with {:?}", packet, policy.services);
+        }
+    }
+}
+
+fn compiled(text: &str, levers: &[Lever]) -> Image {
+    let parsed = crate::policy::parse(text, std::path::Path::new("test.toml"))
+        .expect("a policy")
+        .policy;
+    let mut registry = Registry::default();
+    registry.reindex();
+    compile(&parsed, &ListContents::new(), levers, &mut registry, 1).expect("it fits")
+}
+
+const PLAIN: &str = "version = 1\n[sampling]\none_in = 0\n[default]\nprofile = false\n[[service]]\nname = \"a\"\nprotocol = \"tcp\"\nports = [80]\nprofile = false\n";
+
+/// A program lacks nothing that a policy, its lists and its levers can ask for.
+#[test]
+fn what_a_policy_uses_covers_whatever_is_done_under_it() {
+    let plain = compiled(PLAIN, &[]).generation;
+    assert_eq!(
+        uses::flags(plain.uses) & (flags::LISTS | flags::PROFILES | flags::SAMPLES | flags::OPENS),
+        0
+    );
+    assert_ne!(
+        uses::flags(plain.uses) & flags::BYPASS_ALL,
+        0,
+        "a lever may be pulled"
+    );
+    let listed = compiled(&format!("{PLAIN}[lists.bad]\naction = \"drop\"\n"), &[]).generation;
+    assert_eq!(listed.flags & flags::LISTS, 0, "it is empty");
+    assert_ne!(uses::flags(listed.uses) & flags::LISTS, 0, "it may be filled");
+    let limits = "[service.per_source]\nbytes = { rate = 1000, burst = 100000 }\n[service.total]\npackets = { rate = 10, burst = 100 }\n";
+    let limited = compiled(&format!("{PLAIN}{limits}"), &[]).generation;
+    let buckets = |uses: u64| -> Vec<(usize, usize)> {
+        let all = (0..TIERS).flat_map(|tier| (0..KINDS).map(move |kind| (tier, kind)));
+        all.filter(|(tier, kind)| uses & uses::bucket(*tier, *kind) != 0)
+            .collect()
+    };
+    assert_eq!(buckets(plain.uses), []);
+    assert_eq!(buckets(limited.uses), [(0, 1), (3, 0)]);
+    // What a lever brings about is in it already.
+    let service = "a".to_owned();
+    let levers = [
+        Lever::Scale {
+            service: service.clone(),
+            percent: 10,
+            until_ns: u64::MAX,
+        },
+        Lever::Bypass {
+            service: Some(service),
+            all: true,
+            until_ns: u64::MAX,
+        },
+    ];
+    let pulled = compiled(&format!("{PLAIN}{limits}"), &levers).generation;
+    assert_eq!(pulled.uses & !limited.uses, 0);
+    assert_eq!(u64::from(pulled.flags) & !limited.uses, 0);
+}
+
+/// The clock may be coarse only where that takes no more than 1 % of any bucket, and nothing is timed.
+#[test]
+fn the_clock_is_exact_where_it_must_be() {
+    let exact =
+        |more: &str| compiled(&format!("{PLAIN}{more}"), &[]).generation.flags & flags::EXACT_CLOCK != 0;
+    let packets = |rate: u64, burst: u64| {
+        format!("[service.per_source]\npackets = {{ rate = {rate}, burst = {burst} }}\n")
+    };
+    assert!(!exact(""));
+    assert!(!exact(&packets(100, 200)) && !exact(&packets(1, 1)));
+    assert!(!exact(&packets(1_000, 401)) && exact(&packets(1_000, 399)));
+    assert!(exact(&packets(100, 1)), "a bucket of 10 ms");
+    assert!(exact("time = true\n"));
+    assert!(exact(
+        "[service.total]\nbytes = { rate = \"1GB\", burst = \"1MB\" }\n"
+    ));
+}
+
+/// Lines wait to be tidied for no longer than the finest bucket allows, in force or still remembered.
+#[test]
+fn lines_wait_as_long_as_the_finest_bucket_allows() {
+    let packets = |rate: u64, burst: u64| {
+        format!("{PLAIN}[service.per_source]\npackets = {{ rate = {rate}, burst = {burst} }}\n")
+    };
+    let patience = |text: &str| compiled(text, &[]).generation.patience;
+    assert_eq!(patience(PLAIN), gateway_core::line::MOST_PATIENCE);
+    assert_eq!(patience(&packets(100, 200)), gateway_core::line::MOST_PATIENCE);
+    assert_eq!(patience(&packets(50_000_000, 10)), 0);
+    let parse = |text: &str| {
+        crate::policy::parse(text, std::path::Path::new("test.toml"))
+            .expect("a policy")
+            .policy
+    };
+    let mut registry = Registry::default();
+    registry.reindex();
+    let mut apply = |text: &str, now_ns| {
+        compile(&parse(text), &ListContents::new(), &[], &mut registry, now_ns)
+            .expect("it fits")
+            .generation
+            .patience
+    };
+    assert_eq!(apply(&packets(50_000_000, 10), 1), 0);
+    assert_eq!(
+        apply(&packets(100, 200), 2),
+        0,
+        "cells of the old rate are still there"
+    );
+}

@@ -1,0 +1,75 @@
+//! Plain frames are read in one go to exactly what following them step by step makes of them.
+
+#[path = "common/frames.rs"]
+mod frames;
+
+use frames::*;
+use gateway_core::{
+    frame::Slice,
+    parse::{follow, parse},
+    plain::plain,
+};
+use proptest::prelude::*;
+
+const V4: u16 = 0x0800;
+const TCP: u8 = 6;
+
+/// A plain frame with data behind its headers, and frames that look like one.
+fn frame() -> impl Strategy<Value = Vec<u8>> {
+    let flags = any::<u8>();
+    (
+        flags,
+        any::<(u16, u16)>(),
+        0..8_usize,
+        prop::collection::vec(any::<u8>(), 0..40),
+    )
+        .prop_map(|(flags, (source, destination), options, data)| {
+            let mut segment = tcp(source, destination, flags);
+            segment[12] = (5 + options as u8 % 4) << 4;
+            segment.extend(vec![1; options % 4 * 4]);
+            segment.extend(data);
+            ethernet(V4, &ipv4(TCP, &segment))
+        })
+}
+
+/// A byte that changes, by place and value; places before the addresses matter most.
+fn changes() -> impl Strategy<Value = Vec<(usize, u8)>> {
+    prop::collection::vec(
+        (prop_oneof![3 => 12..54_usize, 1 => 0..120_usize], any::<u8>()),
+        0..4,
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn one_go_and_step_by_step_agree(frame in frame(), changes in changes(), cut in 0..160_usize) {
+        let mut frame = frame;
+        for (at, value) in changes {
+            if let Some(byte) = frame.get_mut(at) {
+                *byte = value;
+            }
+        }
+        frame.truncate(frame.len().min(cut.max(14)));
+        let frame = Slice::whole(&frame);
+        let slow = follow(&frame);
+        if let Some(packet) = plain(&frame) {
+            prop_assert_eq!(Ok(packet), slow);
+        }
+        prop_assert_eq!(parse(&frame), slow);
+    }
+
+    #[test]
+    fn what_is_plain_is_read_in_one_go(frame in frame()) {
+        prop_assert!(plain(&Slice::whole(&frame)).is_some());
+    }
+}
+
+#[test]
+fn padding_is_no_data() {
+    let mut frame = ethernet(V4, &ipv4(TCP, &tcp(1, 2, ACK)));
+    frame.resize(60, 0);
+    let packet = plain(&Slice::whole(&frame)).map(|packet| (packet.length, packet.payload));
+    assert_eq!(packet, Some((60, 0)));
+}
