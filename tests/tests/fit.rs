@@ -38,19 +38,19 @@ packets = { rate = 1000, burst = 100000 }
 "#;
 
 /// The program on the node's interface: its number, and how many instructions it has.
-fn program(site: &Site) -> Result<(u32, u32)> {
+fn loaded(site: &Site) -> Result<(u32, u32)> {
     let shown: Value = serde_json::from_str(&site.node.ip(&["-json", "link", "show", "dev", "eth0"])?)?;
     let id = shown[0]["xdp"]["prog"]["id"].as_u64().context("no program")? as u32;
     let programs = held("weir")?;
-    let size = programs.get(&id).with_context(|| format!("{id} is not Weir's"))?;
-    Ok((id, size.instructions))
+    let found = programs.get(&id).with_context(|| format!("{id} is not Weir's"))?;
+    Ok((id, found.instructions))
 }
 
 /// The program, as soon as it has at most so many instructions.
 fn slimmed(site: &Site, most: u32) -> Result<(u32, u32)> {
     let begun = Instant::now();
     loop {
-        let now = program(site)?;
+        let now = loaded(site)?;
         if now.1 <= most {
             return Ok(now);
         }
@@ -83,10 +83,10 @@ fn enforces(site: &Site, weir: &Daemon<'_>, source: &str) -> Result<()> {
 fn a_program_has_what_its_policy_needs() -> Result<()> {
     let site = Site::new()?;
     let weir = site.weir(SMALL)?;
-    let (_, small) = program(&site)?;
+    let (_, small) = loaded(&site)?;
 
     weir.apply(LARGE)?.ok()?;
-    let (grown, large) = program(&site)?;
+    let (grown, large) = loaded(&site)?;
     println!("{small} instructions, and {large}");
     ensure!(large > 2 * small, "{small}, {large}");
     enforces(&site, &weir, "192.0.2.1")?;
@@ -94,14 +94,14 @@ fn a_program_has_what_its_policy_needs() -> Result<()> {
     // The same needs: the same program.
     weir.apply(&LARGE.replace("burst = 10000", "burst = 9000"))?
         .ok()?;
-    ensure!(program(&site)?.0 == grown, "it was replaced for nothing");
+    ensure!(loaded(&site)?.0 == grown, "it was replaced for nothing");
     // Nor is it for what is done while a policy is in force.
     weir.cli(&["list", "add", "bad", "203.0.113.0/24"])?.ok()?;
     weir.cli(&["scale", "web", "50%", "--for", "1m"])?.ok()?;
     weir.cli(&["bypass", "--for", "1m", "--all"])?.ok()?;
     weir.cli(&["ban", "192.0.2.77", "--for", "1m"])?.ok()?;
     ensure!(
-        program(&site)?.0 == grown,
+        loaded(&site)?.0 == grown,
         "it was replaced for a lever, a list or a ban"
     );
     let before = counts(&weir.metrics()?, "web", &[]);
@@ -126,9 +126,9 @@ fn a_program_has_what_its_policy_needs() -> Result<()> {
 fn a_list_that_was_empty_needs_no_other_program() -> Result<()> {
     let site = Site::new()?;
     let weir = site.weir(&format!("{SMALL}[lists.bad]\naction = \"drop\"\n"))?;
-    let (before, _) = program(&site)?;
+    let (before, _) = loaded(&site)?;
     weir.cli(&["list", "add", "bad", "198.51.100.0/24"])?.ok()?;
-    ensure!(program(&site)?.0 == before);
+    ensure!(loaded(&site)?.0 == before);
     site.send(&[datagram("198.51.100.7", 60)], 50)?;
     ensure!(reason(&weir.metrics()?, "web", "list") == 50);
     Ok(())
@@ -139,7 +139,7 @@ fn while_a_policy_waits_both_are_served() -> Result<()> {
     let site = Site::new()?;
     let weir = site.weir(LARGE)?;
     enforces(&site, &weir, "192.0.2.1")?;
-    let (_, large) = program(&site)?;
+    let (_, large) = loaded(&site)?;
     let file = weir.dir().join("small.toml");
     fs::write(&file, SMALL)?;
     weir.cli(&[
@@ -151,7 +151,7 @@ fn while_a_policy_waits_both_are_served() -> Result<()> {
     ])?
     .ok()?;
     // The kernel may go back by itself at any time: nothing may be missing then.
-    ensure!(program(&site)?.1 >= large);
+    ensure!(loaded(&site)?.1 >= large);
     thread::sleep(Duration::from_millis(3_500));
     enforces(&site, &weir, "192.0.2.2")?;
     weir.cli(&[

@@ -490,7 +490,12 @@ fn the_clock_is_exact_where_it_must_be() {
     assert!(!exact(&packets(100, 200)) && !exact(&packets(1, 1)));
     assert!(!exact(&packets(1_000, 401)) && exact(&packets(1_000, 399)));
     assert!(exact(&packets(100, 1)), "a bucket of 10 ms");
-    assert!(exact("time = true\n"));
+    let timed = PLAIN.replace("ports = [80]\nprofile = false", "ports = [80]\ntime = true");
+    assert_ne!(
+        compiled(&timed, &[]).generation.flags & flags::EXACT_CLOCK,
+        0,
+        "times are exact"
+    );
     assert!(exact(
         "[service.total]\nbytes = { rate = \"1GB\", burst = \"1MB\" }\n"
     ));
