@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use weir_tests::{
-    bpf::program::held,
+    bpf::program::by_number,
     daemon::Daemon,
     site::{Site, counts, datagram, reason},
 };
@@ -41,9 +41,7 @@ packets = { rate = 1000, burst = 100000 }
 fn loaded(site: &Site) -> Result<(u32, u32)> {
     let shown: Value = serde_json::from_str(&site.node.ip(&["-json", "link", "show", "dev", "eth0"])?)?;
     let id = shown[0]["xdp"]["prog"]["id"].as_u64().context("no program")? as u32;
-    let programs = held("weir")?;
-    let found = programs.get(&id).with_context(|| format!("{id} is not Weir's"))?;
-    Ok((id, found.instructions))
+    Ok((id, by_number(id)?.instructions))
 }
 
 /// The program, as soon as it has at most so many instructions.

@@ -183,6 +183,15 @@ pub struct Size {
     pub jited: u32,
 }
 
+/// `BPF_PROG_GET_FD_BY_ID`.
+const PROG_GET_FD_BY_ID: libc::c_int = 13;
+
+#[repr(C)]
+struct Numbered {
+    id: u32,
+    rest: [u32; 2],
+}
+
 /// The first fields of `struct bpf_prog_info`.
 #[repr(C)]
 #[derive(Default)]
@@ -216,24 +225,41 @@ pub fn held(name: &str) -> Result<BTreeMap<u32, Size>> {
         else {
             continue;
         };
-        let mut info = ProgramInfo::default();
-        let ask = Info {
-            fd: fd as u32,
-            size: size_of::<ProgramInfo>() as u32,
-            place: (&raw mut info) as u64,
-        };
-        if bpf(OBJ_GET_INFO, &ask).is_ok()
+        if let Ok(info) = info(fd)
             && info.name.starts_with(name.as_bytes())
             && info.name[name.len()] == 0
         {
-            let size = Size {
-                instructions: info.translated / 8,
-                jited: info.jited,
-            };
-            found.insert(info.id, size);
+            found.insert(info.id, info.size());
         }
     }
     Ok(found)
+}
+
+/// The program of a number, whoever holds it.
+pub fn by_number(id: u32) -> Result<Size> {
+    let fd = bpf(PROG_GET_FD_BY_ID, &Numbered { id, rest: [0; 2] })
+        .with_context(|| format!("no program has the number {id}"))?;
+    Ok(info(owned(fd).as_raw_fd())?.size())
+}
+
+fn info(fd: i32) -> std::io::Result<ProgramInfo> {
+    let mut info = ProgramInfo::default();
+    let ask = Info {
+        fd: fd as u32,
+        size: size_of::<ProgramInfo>() as u32,
+        place: (&raw mut info) as u64,
+    };
+    bpf(OBJ_GET_INFO, &ask)?;
+    Ok(info)
+}
+
+impl ProgramInfo {
+    fn size(&self) -> Size {
+        Size {
+            instructions: self.translated / 8,
+            jited: self.jited,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -197,7 +197,7 @@ fn others() -> Result<Vec<Row>> {
         for (kind, called) in [(Kind::LruHash, "LRU_HASH"), (Kind::Array, "array")] {
             let spread = ((1_u32 << bits) - 1).to_be();
             let name = format!("minimal limiter, {called}, {name}");
-            let mut load = || programs::limiter(kind, 22, spread);
+            let mut load = || programs::limiter(kind, 21, spread);
             rows.push(own("sources", &name, "bench_limiter", &mut load, bits)?);
         }
     }
