@@ -109,7 +109,7 @@ pub(super) fn attach(
             XdpModeChoice::Generic => mode == XdpMode::Generic,
         };
         let alive = sys::link_ifindex(link.as_fd()).is_ok_and(|at| at == index);
-        if alive && wanted && update(&link, &mut program)? {
+        if alive && wanted && update(&link, &mut program)?.is_some() {
             return Ok(Attachment {
                 interface: interface.to_owned(),
                 ifindex: index,
@@ -131,36 +131,44 @@ pub(super) fn attach(
 }
 
 /// Puts a freshly loaded program into a link: the one for single buffers, or where the link's interface has grown beyond
-/// them the one for several. False if the link takes neither.
-fn update(link: &OwnedFd, program: &mut aya::Ebpf) -> Result<bool, KernelError> {
+/// them the one for several. The program, or nothing if the link takes neither.
+fn update(link: &OwnedFd, program: &mut aya::Ebpf) -> Result<Option<OwnedFd>, KernelError> {
     for name in ["weir", "weir_frags"] {
         let fresh = object::load(program, name)?;
         match sys::link_update(link.as_fd(), fresh) {
-            Ok(()) => return Ok(true),
+            Ok(()) => {
+                let kept = fresh.try_clone_to_owned();
+                return kept
+                    .map(Some)
+                    .map_err(|source| pins::io_error("cannot keep the program".into(), source));
+            }
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
                 return Err(not_permitted("replace XDP programs"));
             }
             Err(_) => {}
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
-/// Puts another program into a link that is there. One whose interface has vanished has nothing to judge.
+/// Puts another program into a link that is there: `known`, or one that is loaded for it, which is returned. One whose interface has vanished has
+/// nothing to judge.
 pub(super) fn replace(
     dir: &Path,
     set: &Path,
     constants: &Constants,
     found: &Attachment,
-) -> Result<(), KernelError> {
+    known: Option<&OwnedFd>,
+) -> Result<Option<OwnedFd>, KernelError> {
     let link = open(&pins::link(dir, found.xdp_mode, &found.interface))?;
     let alive = || sys::link_ifindex(link.as_fd()).is_ok_and(|index| index != 0);
-    if !alive() {
-        return Ok(());
+    if !alive() || known.is_some_and(|known| sys::link_update(link.as_fd(), known.as_fd()).is_ok()) {
+        return Ok(None);
     }
     let mut program = object::prepare(set, constants)?;
-    if update(&link, &mut program)? || !alive() {
-        return Ok(());
+    let fresh = update(&link, &mut program)?;
+    if fresh.is_some() || !alive() {
+        return Ok(fresh);
     }
     Err(KernelError::Other(format!(
         "the program on {} cannot be replaced by one that the policy needs; what was in force stays in force",

@@ -5,6 +5,8 @@
 //! policy is switched to that needs more, and after one that needs less; if something fails or ends in between, they carry
 //! more than they must, which costs a little time a packet and nothing else.
 
+use std::os::fd::OwnedFd;
+
 use gateway_core::{
     bucket::spec::COARSE_TICK_NS,
     image::{Generation, flags, uses},
@@ -12,6 +14,25 @@ use gateway_core::{
 use nix::time::{ClockId, clock_getres};
 
 use super::{Constants, Dataplane, KernelError, attach, pins::io_error, trim};
+
+/// Programs that are kept: who goes back and forth between policies of different needs does not wait for the verifier each time.
+const KEPT: usize = 4;
+
+/// A program that was loaded and is kept.
+#[derive(Debug)]
+pub(super) struct Fitted {
+    interface: String,
+    number: u32,
+    uses: u64,
+    program: OwnedFd,
+}
+
+impl Fitted {
+    /// Whether it is what these constants would load.
+    fn is(&self, constants: &Constants, interface: &str) -> bool {
+        self.number == constants.interface && self.uses == constants.uses && self.interface == interface
+    }
+}
 
 impl Dataplane {
     /// What the generations need that are in force or may be again.
@@ -42,6 +63,7 @@ impl Dataplane {
 
     /// Replaces the program of every link by one that carries `uses`; each at once, and none is ever off.
     pub(super) fn fit(&self, uses: u64) -> Result<(), KernelError> {
+        let mut fitted = self.fitted.borrow_mut();
         for found in attach::list(&self.dir)? {
             let known = &self.state.registry.interfaces;
             let Some(number) = known.iter().position(|name| *name == found.interface) else {
@@ -52,7 +74,22 @@ impl Dataplane {
                 uses,
                 ..self.constants
             };
-            attach::replace(&self.dir, &self.set, &constants, &found)?;
+            let at = fitted
+                .iter()
+                .position(|kept| kept.is(&constants, &found.interface));
+            let known = at.map(|at| fitted.remove(at));
+            let program = known.as_ref().map(|known| &known.program);
+            let fresh = attach::replace(&self.dir, &self.set, &constants, &found, program)?;
+            let kept = fresh.map(|program| Fitted {
+                interface: found.interface,
+                number: constants.interface,
+                uses,
+                program,
+            });
+            fitted.extend(kept.or(known));
+            if fitted.len() > KEPT {
+                fitted.remove(0);
+            }
         }
         trim();
         Ok(())

@@ -78,6 +78,7 @@ pub struct Dataplane {
     /// What could not be attached of the programs that see handshakes.
     handshake_faults: Vec<String>,
     reading: RefCell<profiles::Reading>,
+    fitted: RefCell<Vec<fit::Fitted>>,
     lock: Flock<File>,
 }
 
@@ -192,6 +193,7 @@ impl Dataplane {
             bans: BanTable::default(),
             written: apply::Written::default(),
             reading: RefCell::default(),
+            fitted: RefCell::default(),
             ready: false,
             gone: false,
             handshake_faults: Vec::new(),
@@ -337,6 +339,7 @@ impl Dataplane {
         if self.attachments()?.is_empty() {
             clear(&self.dir)?;
             self.reading.borrow_mut().let_go();
+            self.fitted.borrow_mut().clear();
             self.gone = true;
         }
         Ok(())
