@@ -107,7 +107,7 @@ fn run() -> Result<()> {
         known.leasts = leasts;
         show(packets);
         if rows.is_none() {
-            let (two, ratios) = packet::two_cpus(effort.packet.0, effort.packet.1 * 2)?;
+            let (two, ratios) = packet::two_cpus(effort.packet.0, effort.packet.1 * 8)?;
             known.two_cpus = ratios;
             show(vec![two]);
         }

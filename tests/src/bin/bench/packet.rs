@@ -1,6 +1,6 @@
 //! What a packet costs by the kernel's own test-run: every row in every round.
 
-use std::{collections::BTreeMap, path::Path, thread, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Barrier, thread, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use gateway_core::verdict::Verdict;
@@ -307,14 +307,19 @@ pub(crate) fn two_cpus(rounds: usize, repeat: u32) -> Result<(Table, BTreeMap<&'
 
 /// Packets a nanosecond of all CPUs together, each running the same.
 fn on_cpus(run: &(dyn Fn() -> Result<Duration> + Sync), cpus: &[usize]) -> Result<f64> {
+    // Together, or one would be done before the other has begun.
+    let together = Barrier::new(cpus.len());
     thread::scope(|scope| {
         let threads: Vec<_> = cpus
             .iter()
             .map(|cpu| {
+                let together = &together;
                 scope.spawn(move || -> Result<f64> {
                     let mut only = CpuSet::new();
                     only.set(*cpu)?;
-                    sched_setaffinity(Pid::from_raw(0), &only)?;
+                    let pinned = sched_setaffinity(Pid::from_raw(0), &only);
+                    together.wait();
+                    pinned?;
                     Ok(1.0 / run()?.as_nanos().max(1) as f64)
                 })
             })
