@@ -56,6 +56,8 @@ pub enum Control {
     Key = 8,
     /// Which epoch the marks of touched services are of: userspace moves it on when it reads.
     Epoch = 12,
+    /// The kernel's clock when its count of ticks was 0, in nanoseconds modulo 2⁶⁴; 0: not known.
+    TickOrigin = 13,
 }
 
 /// Which of the two generations is in force: one of them for good, or one until a time and then the other. One word, so
@@ -239,6 +241,12 @@ pub mod uses {
     #[inline(always)]
     pub const fn bucket(tier: usize, kind: usize) -> u64 {
         1 << (BUCKETS as usize + tier * KINDS + kind)
+    }
+
+    /// Whether any subject keeps something of sources: buckets or blocks.
+    #[inline(always)]
+    pub const fn sources(uses: u64) -> bool {
+        uses >> BUCKETS & ((1 << KINDS) - 1) != 0 || subject_flags(uses) & super::subject_flags::BLOCK != 0
     }
 
     const _: () = assert!(BUCKETS as usize + TIERS * KINDS <= 64);

@@ -16,7 +16,7 @@ use crate::{
     },
     lease::Leases,
     limit::{self, limit},
-    line::{self, Amount, Block, Blocked, Charge, Line, Strike, Versions},
+    line::{self, Amount, Block, Blocked, Charge, Strike, Versions},
     packet::{Address, Fragment, Malformed, Network, Packet, UNTAGGED},
     parse::parse,
     proof::{self, Standing},
@@ -34,8 +34,6 @@ pub trait Shared {
 
 /// Where tables, time and keys come from. One value of it serves one packet and one generation.
 pub trait Environment: classify::Tables + Versions + proof::Tables + Leases {
-    /// A line of the source table.
-    type Line: Line;
     /// A shared cell.
     type Shared: Shared;
 
@@ -45,8 +43,11 @@ pub trait Environment: classify::Tables + Versions + proof::Tables + Leases {
     fn now_ns(&self) -> u64;
     /// The hash key of the source table.
     fn key(&self) -> Key;
-    /// The line of a hash.
-    fn line(&self, hash: u64) -> Option<Self::Line>;
+    /// The hash of a packet's source.
+    #[inline(always)]
+    fn source_hash(&self, packet: &Packet) -> u64 {
+        limit::hash_of(&self.key(), self.generation(), packet)
+    }
     /// The shared cell of a bucket.
     fn shared(&self, id: u32) -> Option<Self::Shared>;
     /// A service or class.
@@ -97,6 +98,17 @@ pub trait Environment: classify::Tables + Versions + proof::Tables + Leases {
     fn tidy(&self, line: &Self::Line) {
         if line::untidy(line, self.now_ns(), self.generation().patience) {
             line::tidy(line, self.now_ns());
+        }
+    }
+    /// [`line::charge_found`], and where that does not tell, [`Self::charge`].
+    #[inline(always)]
+    fn charge_first(&self, line: &Self::Line, spec: &Spec, hash: u64, amount: Amount) -> Charge
+    where
+        Self: Sized,
+    {
+        match line::charge_found(line, spec, hash, self.now_ns(), amount) {
+            Some(charge) => charge,
+            None => self.charge(line, spec, hash, amount),
         }
     }
     /// [`line::charge`].
@@ -343,7 +355,7 @@ pub fn judge_for<'e, E: Environment>(
     if environment.subject_flags(subject) & subject_flags::DEFAULT != 0 {
         return done(without_service(environment, packet), watched);
     }
-    let judgement = limit(environment, generation, packet, v6, entry.flags, number, subject);
+    let judgement = limit(environment, packet, v6, entry.flags, number, subject);
     (judgement, Some(subject))
 }
 

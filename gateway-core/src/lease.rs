@@ -203,8 +203,23 @@ pub fn spend<L: Leases>(leases: &L, spec: &Spec, now_ns: u64, amount: u32) -> bo
 pub struct Offer {
     /// The debt that it leaves, with the packet and the lease.
     pub debt: u64,
-    /// The lease.
-    pub lease: Lease,
+    /// When the lease ends.
+    pub until_ns: u64,
+    /// How much it is, in the bucket's units.
+    pub size: u64,
+}
+
+impl Offer {
+    /// The lease, once it is paid.
+    #[inline(always)]
+    pub const fn lease(&self, spec: &Spec) -> Lease {
+        Lease {
+            bucket: Lease::of(spec),
+            until_ns: self.until_ns,
+            left: self.size,
+            used: 0,
+        }
+    }
 }
 
 /// The slot of a bucket, where it may have leases for charges of this size.
@@ -240,12 +255,8 @@ pub const fn offer(
     let lasts_ns = least(spec.nanoseconds(owed) >> 1, LONGEST_NS);
     Some(Offer {
         debt: after,
-        lease: Lease {
-            bucket: Lease::of(spec),
-            until_ns: now_ns + lasts_ns,
-            left: size,
-            used: 0,
-        },
+        until_ns: now_ns + lasts_ns,
+        size,
     })
 }
 

@@ -42,7 +42,6 @@ impl Sender<'_> {
 #[inline(always)]
 pub fn limit<E: Environment>(
     environment: &E,
-    generation: &Generation,
     packet: &Packet,
     v6: bool,
     listed: u32,
@@ -74,7 +73,7 @@ pub fn limit<E: Environment>(
     'judged: {
         let shared_out = own & subject_flags::SHARE != 0;
         if by_source || shared_out {
-            let hash = hash_of(&environment.key(), generation, packet);
+            let hash = environment.source_hash(packet);
             watch |= shared_out && hash::share(hash) >= subject.enforce_share;
             if by_source && let Some(refused) = by_own_buckets(environment, &mut sender, subject, hash, watch)
             {
@@ -231,7 +230,7 @@ fn charged<E: Environment>(
         return true;
     }
     let known = matches!(sender.standing, Some(Standing::Proven));
-    let mut result = environment.charge(line, spec, hash, Amount::new(amount, known));
+    let mut result = environment.charge_first(line, spec, hash, Amount::new(amount, known));
     // The cells that are for everybody are taken. Now it matters whether there are others for this source.
     if matches!(result, Charge::Full) && !known && matches!(sender.standing(environment), Standing::Proven) {
         result = environment.charge(line, spec, hash, Amount::new(amount, true));
@@ -377,7 +376,6 @@ pub fn shared_once<S: Shared, V: Versions, L: Leases>(
 ) -> Charge {
     let now = spec.clock(now_ns);
     let held = shared.get();
-    let version = (held >> 62) as u8;
     let debt = shared_debt(held, versions, spec, now_ns);
     let cost = spec.charge(amount);
     let slot = lease::slot(leases, spec, cost, open);
@@ -388,19 +386,17 @@ pub fn shared_once<S: Shared, V: Versions, L: Leases>(
         if !shared.swap(held, u64::from(spec.version) << 62 | time) {
             return Charge::Lost;
         }
-        slot.set(offer.lease);
+        slot.set(offer.lease(spec));
         return Charge::Admitted;
     }
-    let refusal = if debt + cost > spec.depth {
-        Charge::Refused
-    } else {
-        Charge::Reserved
-    };
     let (time, charge) = match gcra::admit(debt, cell::SHARED_MASK, now, cost, open) {
         Some(time) => (time, Charge::Admitted),
         // The debt goes on at this spec's rate.
-        None if version != spec.version => (now.wrapping_add(debt) & cell::SHARED_MASK, refusal),
-        None => return refusal,
+        None if (held >> 62) as u8 != spec.version => (
+            now.wrapping_add(debt) & cell::SHARED_MASK,
+            refusal(debt, cost, spec),
+        ),
+        None => return refusal(debt, cost, spec),
     };
     if !shared.swap(held, u64::from(spec.version) << 62 | time) {
         return Charge::Lost;
@@ -409,6 +405,16 @@ pub fn shared_once<S: Shared, V: Versions, L: Leases>(
         lease::note(slot, slot.get(), spec, now_ns, cost);
     }
     charge
+}
+
+/// What a charge that does not fit comes to.
+#[inline(always)]
+const fn refusal(debt: u64, cost: u64, spec: &Spec) -> Charge {
+    if debt + cost > spec.depth {
+        Charge::Refused
+    } else {
+        Charge::Reserved
+    }
 }
 
 /// The debt that a shared cell stands for, in units of `spec`.

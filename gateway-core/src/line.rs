@@ -1,6 +1,6 @@
 //! A line of the source table: a stamp and seven cells, in one cache line.
 //!
-//! The stamp says in which tick (2²² ns) the line was last tidied; the first packet of a tick to touch a line empties
+//! The stamp says in which tick (2²² ns) the line was last tidied, and when a source of it last proved itself; the first packet of a tick to touch a line empties
 //! its stale cells ([`crate::bucket::cell`] says why that is enough). A source's buckets and its block are cells of the line
 //! that its hash names, found by tag; a bucket that is full needs no cell. A cell in debt is never given to somebody else:
 //! a newcomer takes a free one, then a drop count, then a block, and if there is none it is judged by the
@@ -20,6 +20,8 @@ pub const KEPT: usize = 6;
 pub const TRIES: usize = 8;
 /// A tick, as a shift of nanoseconds.
 pub const TICK_SHIFT: u32 = 22;
+/// Bits of the stamp that are a tick. Those above it are [`crate::proof`]'s, and nobody else changes them.
+pub const TICK_BITS: u32 = u64::BITS - TICK_SHIFT;
 /// The most ticks that a line may wait to be tidied: a second.
 pub const MOST_PATIENCE: u32 = 240;
 
@@ -111,7 +113,22 @@ pub trait Versions {
 /// otherwise. So a flood of very many sources costs what its cache misses cost only if lines are tidied seldom.
 #[inline(always)]
 pub fn untidy<L: Line>(line: &L, now_ns: u64, patience: u32) -> bool {
-    now_ns >> TICK_SHIFT > line.get(0).saturating_add(u64::from(patience))
+    now_ns >> TICK_SHIFT > tick_of(line.get(0)) + u64::from(patience)
+}
+
+/// The tick of a stamp.
+#[inline(always)]
+const fn tick_of(stamp: u64) -> u64 {
+    stamp & ((1 << TICK_BITS) - 1)
+}
+
+/// For how long a line of this stamp has not been tidied at least: from the end of the stamp's tick on.
+#[inline(always)]
+pub const fn rested_ns(stamp: u64, now_ns: u64) -> u64 {
+    (now_ns >> TICK_SHIFT)
+        .saturating_sub(tick_of(stamp))
+        .saturating_sub(1)
+        << TICK_SHIFT
 }
 
 /// Empties the stale cells of a line if nobody has done so in this tick.
@@ -119,11 +136,11 @@ pub fn untidy<L: Line>(line: &L, now_ns: u64, patience: u32) -> bool {
 pub fn tidy<L: Line>(line: &L, now_ns: u64) {
     let stamp = line.get(0);
     let tick = now_ns >> TICK_SHIFT;
-    if tick <= stamp {
+    if tick <= tick_of(stamp) {
         return;
     }
-    // From the end of the stamp's tick on; [`cell::used`] allows for the touches that patience let pass after it.
-    let rested_ns = (tick - stamp - 1) << TICK_SHIFT;
+    // [`cell::used`] allows for the touches that patience let pass after the stamp's tick.
+    let rested_ns = rested_ns(stamp, now_ns);
     for at in 1..WORDS {
         let held = line.get(at);
         if held != 0 && matches!(cell::used(held, now_ns, rested_ns), Use::Free) {
@@ -132,7 +149,7 @@ pub fn tidy<L: Line>(line: &L, now_ns: u64) {
         }
     }
     // After the cells: who sees the new stamp must not see a stale cell.
-    let _ = line.swap(0, stamp, tick);
+    let _ = line.swap(0, stamp, stamp >> TICK_BITS << TICK_BITS | tick);
 }
 
 /// Where a tag is: its place and the cell, or place 0.
@@ -176,6 +193,31 @@ pub fn charge(once: impl Fn() -> Charge) -> Charge {
         }
     }
     Charge::Lost
+}
+
+/// Tries once to charge a source's bucket whose cell is there, and of this spec; nothing where it is not, or another CPU was
+/// faster: then [`charge`] does it. So short that the kernel half can spare nearly every packet a call.
+#[inline(always)]
+pub fn charge_found<L: Line>(
+    line: &L,
+    spec: &Spec,
+    hash: u64,
+    now_ns: u64,
+    amount: Amount,
+) -> Option<Charge> {
+    let (at, held) = find(line, cell::tag(hash, spec.id));
+    if at == 0 || of_another_spec(held, spec) {
+        return None;
+    }
+    let now = spec.clock(now_ns);
+    let debt = gcra::debt(held, cell::TIME_MASK, now, spec.window);
+    let cost = spec.charge(amount.number());
+    match gcra::admit(debt, cell::TIME_MASK, now, cost, spec.depth) {
+        // Tag, unit and version stay.
+        Some(time) if line.swap(at, held, held & !cell::TIME_MASK | time) => Some(Charge::Admitted),
+        Some(_) => None,
+        None => Some(Charge::Refused),
+    }
 }
 
 /// Tries once to charge a source's bucket; [`Charge::Lost`] if another CPU was faster.

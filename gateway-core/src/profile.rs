@@ -126,15 +126,24 @@ impl Profile {
             self.ttls[(usize::from(packet.ttl) / TTL_STEP as usize) & (TTL_COUNTS - 1)] += 1;
         }
         if packet.protocol == ipv4::TCP {
-            self.syn += u64::from(packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN);
-            self.fin += u64::from(packet.tcp_flags & tcp::FIN != 0);
-            self.rst += u64::from(packet.tcp_flags & tcp::RST != 0);
-            self.first_ack += u64::from(answered);
+            // Nearly all packets are of the middle of a connection: they write nothing here.
+            if packet.tcp_flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0 {
+                self.syn += u64::from(packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN);
+                self.fin += u64::from(packet.tcp_flags & tcp::FIN != 0);
+                self.rst += u64::from(packet.tcp_flags & tcp::RST != 0);
+            }
+            if answered {
+                self.first_ack += 1;
+            }
         } else if packet.protocol == ipv4::UDP {
             self.udp += 1;
-            self.reflected += u64::from(reflects(packet.source_port));
+            if reflects(packet.source_port) {
+                self.reflected += 1;
+            }
         }
-        self.fragments += u64::from(matches!(packet.fragment, Fragment::Later));
+        if matches!(packet.fragment, Fragment::Later) {
+            self.fragments += 1;
+        }
     }
 }
 
@@ -184,18 +193,24 @@ pub fn see<S: Shared>(hash: u64, word: impl Fn(usize) -> Option<S>) {
     let (register, rest) = ((hash >> 52) as usize & (REGISTERS - 1), hash << 12 >> 12);
     let Some(word) = word(register / 8) else { return };
     let shift = (register & 7) * 8;
+    // Nearly every packet ends here: so many leading zeros are known already. Before the loop, for the compiler counts them before it.
+    if knows(word.get() >> shift, rest) {
+        return;
+    }
+    let rank = u64::from(rest.leading_zeros()) - 12 + 1;
     for _ in 0..4 {
         let held = word.get();
-        let known = held >> shift & 0xff;
-        // Nearly every packet ends here: so many leading zeros are known already.
-        if known > 52 || rest >> (52 - known) != 0 {
-            return;
-        }
-        let rank = u64::from(rest.leading_zeros()) - 12 + 1;
-        if word.swap(held, held & !(0xff << shift) | rank << shift) {
+        if knows(held >> shift, rest) || word.swap(held, held & !(0xff << shift) | rank << shift) {
             return;
         }
     }
+}
+
+/// Whether the register in the lowest byte says at least as much as the rest of a hash.
+#[inline(always)]
+const fn knows(register: u64, rest: u64) -> bool {
+    let known = register & 0xff;
+    known > 52 || rest >> (52 - known) != 0
 }
 
 const _: () = assert!(size_of::<Profile>() == 8 * PROFILE_WORDS);

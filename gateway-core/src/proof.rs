@@ -14,7 +14,7 @@
 use crate::{
     hash::{self, Key},
     judge::Shared,
-    line::{Line, WORDS},
+    line::{self, Line, TRIES, WORDS},
     packet::{Address, Packet},
     wire::{ipv4, tcp},
 };
@@ -40,6 +40,9 @@ pub const SOONEST: u64 = 11;
 
 /// A second, nearly: the clock of proofs.
 const PROOF_SHIFT: u32 = 30;
+/// A stamp that is marked, and the bits of the mark's time: it wraps after 26 days, when an old mark costs a look.
+const MARKED: u64 = 1 << 63;
+const MARK_TIME: u64 = (1 << (63 - line::TICK_BITS)) - 1;
 const OFFER_SHIFT: u32 = 28;
 const ATTEMPT_SHIFT: u32 = 26;
 /// Bits of an attempt's time: 69 s.
@@ -69,14 +72,18 @@ impl Standing {
     }
 }
 
-/// The tables of proofs, offers and attempts.
+/// The tables of sources, proofs, offers and attempts.
 pub trait Tables {
+    /// A line of the source table.
+    type Line: Line;
     /// A line of proofs.
     type Proofs: Line;
     /// A word of offers or attempts.
     type Word: Shared;
 
-    /// The line of a source's hash.
+    /// The line of the source table of a hash.
+    fn line(&self, hash: u64) -> Option<Self::Line>;
+    /// The line of proofs of a source's hash.
     fn proofs(&self, hash: u64) -> Option<Self::Proofs>;
     /// A word of offers, below [`OFFERS`].
     fn offers(&self, at: u32) -> Option<Self::Word>;
@@ -113,6 +120,49 @@ pub fn proven<L: Line>(line: &L, hash: u64, now_ns: u64) -> bool {
         }
     }
     false
+}
+
+/// Gives a source a proof, or a fresher one, and marks its line of the source table.
+#[inline(always)]
+pub fn give<T: Tables>(tables: &T, hash: u64, now_ns: u64) {
+    if let (Some(proofs), Some(line)) = (tables.proofs(hash), tables.line(hash)) {
+        prove(&proofs, hash, now_ns);
+        mark(&line, now_ns);
+    }
+}
+
+/// Says in the stamp of a line of the source table that one of its sources has a proof, and since when. A packet has that
+/// line at hand, and a line of proofs of very many comes from memory: without a mark nobody fetches it. As often as a proof, a mark is
+/// written anew only after [`REFRESH`].
+#[inline(always)]
+fn mark<L: Line>(line: &L, now_ns: u64) {
+    let now = proof_clock(now_ns);
+    for _ in 0..TRIES {
+        let stamp = line.get(0);
+        if mark_age(stamp, now) < REFRESH {
+            return;
+        }
+        let fresh = MARKED | (now & MARK_TIME) << line::TICK_BITS | stamp & ((1 << line::TICK_BITS) - 1);
+        if line.swap(0, stamp, fresh) {
+            return;
+        }
+    }
+}
+
+/// The age of the mark of a stamp; more than any proof's if there is none. A mark of the future is another CPU's clock.
+#[inline(always)]
+const fn mark_age(stamp: u64, now: u64) -> u64 {
+    if stamp & MARKED == 0 {
+        return u64::MAX;
+    }
+    let age = now.wrapping_sub(stamp >> line::TICK_BITS) & MARK_TIME;
+    if age == MARK_TIME { 0 } else { age }
+}
+
+/// Whether a source of a line of the source table may have a proof that counts: never no where one has.
+#[inline(always)]
+pub fn marked<L: Line>(line: &L, now_ns: u64) -> bool {
+    mark_age(line.get(0), proof_clock(now_ns)) <= LIFETIME + REFRESH
 }
 
 /// Gives a source a proof, or a fresher one. Where its line is full, the one that was used longest ago goes. Two that race
@@ -229,18 +279,17 @@ pub fn answer<T: Tables>(
     }
     // Once: whoever heard the number on the way must not use it for ever.
     let _ = word.swap(held, 0);
-    let hash = hash();
-    if let Some(line) = tables.proofs(hash) {
-        prove(&line, hash, now_ns);
-    }
+    give(tables, hash(), now_ns);
     true
 }
 
 /// What the source of a packet has shown for itself. An attempt that is found counts once: the next one must wait again.
 #[inline(always)]
 pub fn standing<T: Tables>(tables: &T, key: &Key, now_ns: u64, packet: &Packet, hash: u64) -> Standing {
-    if let Some(line) = tables.proofs(hash)
-        && proven(&line, hash, now_ns)
+    if let Some(line) = tables.line(hash)
+        && marked(&line, now_ns)
+        && let Some(proofs) = tables.proofs(hash)
+        && proven(&proofs, hash, now_ns)
     {
         return Standing::Proven;
     }

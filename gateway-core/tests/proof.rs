@@ -383,8 +383,13 @@ impl Shared for Word<'_> {
 }
 
 impl<'a> Tables for &'a Attempts {
+    type Line = Proofs;
     type Proofs = Proofs;
     type Word = Word<'a>;
+
+    fn line(&self, _hash: u64) -> Option<Proofs> {
+        None
+    }
 
     fn proofs(&self, _hash: u64) -> Option<Proofs> {
         None

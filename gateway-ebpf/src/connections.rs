@@ -20,7 +20,7 @@ use gateway_core::{
 };
 
 use crate::{
-    PARSED, PacketPlace, blank,
+    PARSED, PacketPlace, blank, clock,
     environment::{self, Environment},
     frame::PacketFrame,
     parse_into, profiles,
@@ -37,7 +37,7 @@ const INET6: u32 = 10;
 /// A frame leaves.
 #[inline(always)]
 pub(crate) fn leaving(context: &TcContext) {
-    let now_ns = environment::now_ns();
+    let now_ns = clock::now_ns();
     let number = Active::from_word(environment::control(Control::Active)).in_force(now_ns) & 1;
     let Some(generation) = proofs::generation(number) else {
         return;
@@ -184,13 +184,11 @@ fn prove(context: &SockOpsContext) {
         }
         _ => return,
     };
-    let now_ns = environment::now_ns();
+    let now_ns = clock::now_ns();
     let active = Active::from_word(environment::control(Control::Active)).in_force(now_ns) & 1;
     let Some(generation) = proofs::generation(active) else {
         return;
     };
     let hash = limit::hash_of_address(&proofs::key(), generation, v6, &address);
-    if let Some(line) = Proofs.proofs(hash) {
-        proof::prove(&line, hash, now_ns);
-    }
+    proof::give(&Proofs, hash, now_ns);
 }

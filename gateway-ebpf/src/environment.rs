@@ -2,12 +2,7 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::{
-    bindings::xdp_md,
-    btf_maps::lpm_trie::Key as Prefix,
-    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
-    programs::XdpContext,
-};
+use aya_ebpf::{bindings::xdp_md, btf_maps::lpm_trie::Key as Prefix, programs::XdpContext};
 use gateway_core::{
     bucket::spec::Spec,
     classify::{self, Tables},
@@ -17,8 +12,9 @@ use gateway_core::{
         PORT_CELLS, PROTECT_RULES, ProtectRule, SUBJECTS, Subject, bans, flags, half, subject_flags, uses,
     },
     judge::{self, Event, Judgement},
-    lease::Leases,
-    line::{self, Amount, Block, Blocked, Charge, Strike, Versions},
+    lease::{self, Leases},
+    limit,
+    line::{self, Amount, Block, Charge, Line as _, Strike, Versions},
     packet::{Address, Packet},
     proof::{self, Standing},
 };
@@ -26,7 +22,7 @@ use gateway_core::{
 use crate::{
     PacketPlace,
     buckets::{MapLeases, MapLine, MapShared, MapSlot, MapVersions, MapWord},
-    functions,
+    clock, functions,
     groups::Groups,
     maps, profiles,
     proofs::{self, Proofs},
@@ -44,6 +40,8 @@ pub(crate) struct Environment {
     /// The generation's flags, without those that the program was not made for.
     flags: u32,
     watched: bool,
+    /// Of the packet's source, where the policies ask for it.
+    source_hash: u64,
 }
 
 impl Environment {
@@ -52,9 +50,9 @@ impl Environment {
     pub(crate) fn new(context: &XdpContext) -> Option<Self> {
         let uses = maps::uses();
         let now_ns = if uses::flags(uses) & flags::EXACT_CLOCK != 0 {
-            now_ns()
+            clock::now_ns()
         } else {
-            coarse_ns()
+            clock::coarse_ns()
         };
         // Its bit 0 picks the half; the mask shows the verifier so.
         let half = Active::from_word(control(Control::Active)).in_force(now_ns) & 1;
@@ -75,7 +73,28 @@ impl Environment {
             now_ns,
             uses,
             flags,
+            source_hash: 0,
         })
+    }
+
+    /// Asks for the line of a packet's source before it is known whether it will be needed. Of very many sources none is in the
+    /// processor's cache, and all else that a packet takes is done while the line comes from memory.
+    #[inline(always)]
+    pub(crate) fn expect(&mut self, packet: &Packet) {
+        if self.hashes() {
+            self.source_hash = limit::hash_of(&proofs::key(), self.generation, packet);
+        }
+        if uses::sources(self.uses)
+            && let Some(line) = proof::Tables::line(self, self.source_hash)
+        {
+            let _ = line.get(0);
+        }
+    }
+
+    /// Whether every packet's source is hashed: known when the program is loaded.
+    #[inline(always)]
+    fn hashes(&self) -> bool {
+        uses::sources(self.uses) || uses::flags(self.uses) & flags::PROFILES != 0
     }
 
     /// What a packet on its way out is classified by. It is not judged.
@@ -90,6 +109,7 @@ impl Environment {
             uses: uses::ALL,
             flags: proofs::generation(half)?.flags,
             watched: false,
+            source_hash: 0,
         })
     }
 
@@ -111,14 +131,15 @@ impl Environment {
         length: u32,
         parsed: bool,
     ) {
-        let looked_at = subject_flags::PROFILE | subject_flags::TIME;
-        if parsed
-            && self.flags & (flags::PROFILES | flags::TIMES) != 0
-            && let Some(subject) = subject
-            && subject.flags & looked_at != 0
-        {
-            let counted = length | u32::from(judgement.answered) << 31;
-            profiles::weir_profile(place.as_ptr(), self.generation, subject, counted, self.now_ns);
+        if parsed && let Some(subject) = subject {
+            // SAFETY: a parsed packet lies there.
+            let packet = unsafe { &*place.as_ptr().cast::<Packet>() };
+            if self.flags & flags::PROFILES != 0 && subject.flags & subject_flags::PROFILE != 0 {
+                profiles::count(packet, subject, length, judgement.answered, self.source_hash);
+            }
+            if self.flags & flags::TIMES != 0 && subject.flags & subject_flags::TIME != 0 {
+                profiles::weir_time(place.as_ptr(), subject.service, self.now_ns);
+            }
         }
         if self.flags & flags::SAMPLES != 0 {
             samples::count(self.context, self.half, judgement, length, self.now_ns);
@@ -152,28 +173,6 @@ pub(crate) fn note(event: Event) {
     if let Some(count) = maps::EVENTS_SEEN.get_ptr_mut(event as u32) {
         // SAFETY: this CPU's own element; XDP programs do not nest on a CPU.
         unsafe { *count += 1 };
-    }
-}
-
-/// The clock, or where it stands in a test.
-#[inline(always)]
-pub(crate) fn now_ns() -> u64 {
-    if maps::test_clock() != 0 {
-        control(Control::TestClock)
-    } else {
-        // SAFETY: reads the clock (CLOCK_MONOTONIC).
-        unsafe { bpf_ktime_get_ns() }
-    }
-}
-
-/// As [`now_ns`], by a clock that stands still between the kernel's ticks and costs a quarter.
-#[inline(always)]
-fn coarse_ns() -> u64 {
-    if maps::test_clock() != 0 {
-        control(Control::TestClock)
-    } else {
-        // SAFETY: reads the clock (CLOCK_MONOTONIC_COARSE, of the same origin as the exact one).
-        unsafe { bpf_ktime_get_coarse_ns() }
     }
 }
 
@@ -270,8 +269,14 @@ impl Leases for Environment {
 }
 
 impl proof::Tables for Environment {
+    type Line = MapLine;
     type Proofs = MapLine;
     type Word = MapWord;
+
+    #[inline(always)]
+    fn line(&self, hash: u64) -> Option<MapLine> {
+        Proofs.line(hash)
+    }
 
     #[inline(always)]
     fn proofs(&self, hash: u64) -> Option<MapLine> {
@@ -290,7 +295,6 @@ impl proof::Tables for Environment {
 }
 
 impl judge::Environment for Environment {
-    type Line = MapLine;
     type Shared = MapShared;
 
     #[inline(always)]
@@ -324,9 +328,12 @@ impl judge::Environment for Environment {
     }
 
     #[inline(always)]
-    fn line(&self, hash: u64) -> Option<MapLine> {
-        let line = hash::line(hash, maps::lines());
-        maps::SOURCES.get_ptr_mut(line).map(MapLine::new)
+    fn source_hash(&self, packet: &Packet) -> u64 {
+        if self.hashes() {
+            self.source_hash
+        } else {
+            limit::hash_of(&proofs::key(), self.generation, packet)
+        }
     }
 
     #[inline(always)]
@@ -440,30 +447,21 @@ impl judge::Environment for Environment {
         }
     }
 
+    /// There is no cell in the line.
+    #[cfg(feature = "lru")]
     #[inline(always)]
-    fn charge(&self, line: &MapLine, spec: &Spec, hash: u64, amount: Amount) -> Charge {
-        let (element, amount) = (line.element(), amount.bits());
-        // One call fewer for nearly every packet: a race is rarely lost.
-        let first = Charge::from_number(functions::weir_charge_once(
-            element,
-            spec,
-            hash,
-            self.now_ns,
-            amount,
-        ));
-        if !matches!(first, Charge::Lost) {
-            return first;
-        }
-        Charge::from_number(functions::weir_charge(element, spec, hash, self.now_ns, amount))
+    fn charge_first(&self, line: &MapLine, spec: &Spec, hash: u64, amount: Amount) -> Charge {
+        self.charge(line, spec, hash, amount)
     }
 
     #[inline(always)]
-    fn blocked(&self, line: &MapLine, block: &Block, hash: u64) -> Blocked {
-        Blocked::from_number(functions::weir_blocked(
+    fn charge(&self, line: &MapLine, spec: &Spec, hash: u64, amount: Amount) -> Charge {
+        Charge::from_number(functions::weir_charge(
             line.element(),
-            block.id,
+            spec,
             hash,
             self.now_ns,
+            amount.bits(),
         ))
     }
 
@@ -480,6 +478,10 @@ impl judge::Environment for Environment {
 
     #[inline(always)]
     fn charge_shared(&self, cell: &MapShared, spec: &Spec, amount: u32, open: u64) -> Charge {
+        // Who has a lease is spared the calls.
+        if lease::spend(self, spec, self.now_ns, amount) {
+            return Charge::Admitted;
+        }
         Charge::from_number(functions::weir_shared(
             cell.element(),
             spec,

@@ -8,7 +8,7 @@ use gateway_core::{
     classify,
     image::{PROTECT_RULES, Subject, half},
     judge, limit,
-    line::{self, Amount, Block, Blocked, Charge, Strike},
+    line::{self, Amount, Block, Charge, Strike},
 };
 
 use crate::{
@@ -64,16 +64,6 @@ pub(crate) extern "C" fn weir_charge_once(
     #[cfg(not(feature = "lru"))]
     let charge = line::charge_once(&MapLine::new(element), &MapVersions, spec, hash, now_ns, amount);
     charge as u32
-}
-
-/// [`line::blocked`]; the number of a [`Blocked`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn weir_blocked(element: *mut Element, id: u32, hash: u64, now_ns: u64) -> u32 {
-    if element.is_null() {
-        return Blocked::Nothing as u32;
-    }
-    line::blocked(&MapLine::new(element), id, hash, now_ns) as u32
 }
 
 /// [`line::strike`]; the number of a [`Strike`].

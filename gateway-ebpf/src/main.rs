@@ -11,6 +11,7 @@
 
 mod atomic;
 mod buckets;
+mod clock;
 mod connections;
 mod environment;
 mod frame;
@@ -133,7 +134,7 @@ fn run(
 ) -> u32 {
     let mut place = MaybeUninit::uninit();
     blank(&mut place);
-    let Some(environment) = Environment::new(context) else {
+    let Some(mut environment) = Environment::new(context) else {
         // No policy is in force yet: Weir is attached only after one is, so this is nobody's packet.
         return XDP_PASS;
     };
@@ -159,6 +160,7 @@ fn run(
             // SAFETY: takes nothing, gives a number.
             packet.source[word] ^= unsafe { bpf_get_prandom_u32() } & maps::spread();
         }
+        environment.expect(packet);
         judge::judge_for(&environment, packet)
     } else {
         let judgement = judge::judge_malformed(&environment, Malformed::BadHeader);

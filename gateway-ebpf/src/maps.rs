@@ -207,6 +207,14 @@ static INTERFACE: u32 = 0;
 #[unsafe(no_mangle)]
 static TEST_CLOCK: u32 = 0;
 
+/// How long a tick of the kernel lasts; 0: its count is not to be used as a clock.
+#[unsafe(no_mangle)]
+static TICK_NS: u64 = 0;
+
+/// The kernel's clock when its count of ticks was 0, modulo 2⁶⁴.
+#[unsafe(no_mangle)]
+static TICK_ORIGIN_NS: u64 = 0;
+
 /// What of the packet path the policies need that this program serves: `image::uses`.
 #[unsafe(no_mangle)]
 static USES: u64 = u64::MAX;
@@ -231,5 +239,7 @@ constant!(LINES, lines, u32);
 constant!(CPUS, cpus, u32);
 constant!(INTERFACE, interface, u32);
 constant!(TEST_CLOCK, test_clock, u32);
+constant!(TICK_NS, tick_ns, u64);
+constant!(TICK_ORIGIN_NS, tick_origin_ns, u64);
 constant!(USES, uses, u64);
 constant!(SPREAD, spread, u32);

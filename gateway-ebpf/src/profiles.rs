@@ -1,8 +1,7 @@
 //! Profiles: what every packet of a service adds to its counts, and the times of conversations.
 
 use gateway_core::{
-    image::{Control, Generation, SUBJECTS, Subject, half, subject_flags},
-    limit,
+    image::{Control, SUBJECTS, Subject, half, subject_flags},
     packet::Packet,
     profile::{self, PAGE_DISTINCT, PAGE_SERVICES, Profile, REGISTERS, Times},
     times,
@@ -33,37 +32,27 @@ pub(crate) fn subject(generation: u32, number: u32) -> Option<&'static Subject> 
     maps::SUBJECT_TABLE.get(half(generation, SUBJECTS, number))
 }
 
-/// Counts a packet to a service by what it looks like. `counted`: its length, and in the highest bit whether it completed a
-/// handshake.
+/// Counts a packet to a service by what it looks like. `hash`: its source's.
+#[inline(always)]
+pub(crate) fn count(packet: &Packet, subject: &Subject, length: u32, answered: bool, hash: u64) {
+    let service = subject.service;
+    if let Some(profile) = profile_of(service) {
+        // SAFETY: this CPU's own element, in all but the egress path, which adds to a count of its own.
+        unsafe { (*profile).count(packet, length, answered) };
+    }
+    touch(service);
+    see(hash, service);
+}
+
+/// Counts what a packet that arrived says of its conversation's time.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn weir_profile(
-    place: *const PacketPlace,
-    generation: *const Generation,
-    subject: *const Subject,
-    counted: u32,
-    now_ns: u64,
-) -> u32 {
-    let (length, answered) = (counted & 0x7fff_ffff, counted >> 31 != 0);
-    // SAFETY: null, or as the signature and the verifier have it: whole, in a map whose elements in force do not change.
-    let (in_force, subject) = unsafe { (generation.as_ref(), subject.as_ref()) };
-    let (Some(packet), Some(in_force), Some(subject)) = (proofs::packet(place), in_force, subject) else {
-        return 0;
-    };
-    if subject.flags & subject_flags::PROFILE != 0 {
-        let service = subject.service;
-        if let Some(profile) = profile_of(service) {
-            // SAFETY: this CPU's own element, in all but the egress path, which adds to a count of its own.
-            unsafe { (*profile).count(packet, length, answered) };
-        }
-        touch(service);
-        see(in_force, packet, service);
-    }
-    if subject.flags & subject_flags::TIME != 0
+pub(crate) extern "C" fn weir_time(place: *const PacketPlace, service: u32, now_ns: u64) -> u32 {
+    if let Some(packet) = proofs::packet(place)
         && let Some(ns) = times::arrived(&Conversations, &key(), now_ns, packet)
-        && let Some(times) = times_of(subject.service)
+        && let Some(times) = times_of(service)
     {
-        // SAFETY: as above.
+        // SAFETY: this CPU's own element; XDP programs do not nest on a CPU.
         unsafe { (*times).count_handshake(ns) };
     }
     0
@@ -97,10 +86,9 @@ fn touch(service: u32) {
 
 /// Counts a source among the different ones.
 #[inline(always)]
-fn see(generation: &Generation, packet: &Packet, service: u32) {
+fn see(hash: u64, service: u32) {
     let set = environment::control(Control::Distinct) as u32 & 1;
     let page = service / PAGE_DISTINCT;
-    let hash = limit::hash_of(&key(), generation, packet);
     if let Some(words) = maps::DISTINCT.get_value_ptr_mut(page, &(service % PAGE_DISTINCT * 2 + set)) {
         profile::see(hash, |at| {
             // SAFETY: a word of a map element; the mask holds it there.

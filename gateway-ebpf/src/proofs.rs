@@ -14,12 +14,19 @@ use crate::{
     maps,
 };
 
-/// The tables of proofs, offers and attempts.
+/// The tables of sources, proofs, offers and attempts.
 pub(crate) struct Proofs;
 
 impl Tables for Proofs {
+    type Line = MapLine;
     type Proofs = MapLine;
     type Word = MapWord;
+
+    #[inline(always)]
+    fn line(&self, hash: u64) -> Option<MapLine> {
+        let line = hash::line(hash, maps::lines());
+        maps::SOURCES.get_ptr_mut(line).map(MapLine::new)
+    }
 
     #[inline(always)]
     fn proofs(&self, hash: u64) -> Option<MapLine> {

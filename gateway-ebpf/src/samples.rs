@@ -12,7 +12,7 @@ use gateway_core::{
 
 use crate::{
     buckets::{Element, MapWord},
-    environment,
+    clock, environment,
     frame::opaque,
     maps, proofs,
 };
@@ -91,7 +91,7 @@ extern "C" fn weir_sample(context: *mut xdp_md, judged: u64, length: u32, now_ns
     let (service, class) = counted_by(generation, judged as u32);
     let head = Sample {
         // Seldom, so exactly: the packet may have been judged by a coarse clock.
-        at_ns: environment::now_ns(),
+        at_ns: clock::now_ns(),
         missed: Shared::get(&window.word(sample::word::MISSED)),
         one_in,
         length,

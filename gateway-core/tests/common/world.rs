@@ -214,12 +214,12 @@ impl World {
             false,
             &[u32::from_ne_bytes(SOURCE4), 0, 0, 0],
         );
-        proof::prove(&WorldProofs(self, hash::line(hash, 1 << 20)), hash, self.now_ns);
+        proof::give(&self, hash, self.now_ns);
     }
 
     /// Empties every bucket's debt and every block.
     pub(crate) fn forget(&self) {
-        self.cells.borrow_mut().clear();
+        self.cells.borrow_mut().retain(|(_, at), _| *at == 0);
         self.shared.borrow_mut().clear();
     }
 
@@ -310,8 +310,13 @@ impl Line for WorldProofs<'_> {
 }
 
 impl<'a> proof::Tables for &'a World {
+    type Line = WorldLine<'a>;
     type Proofs = WorldProofs<'a>;
     type Word = WorldWord<'a>;
+
+    fn line(&self, hash: u64) -> Option<WorldLine<'a>> {
+        Some(WorldLine(self, hash::line(hash, self.lines)))
+    }
 
     fn proofs(&self, hash: u64) -> Option<WorldProofs<'a>> {
         Some(WorldProofs(self, hash::line(hash, 1 << 20)))
@@ -327,7 +332,6 @@ impl<'a> proof::Tables for &'a World {
 }
 
 impl<'a> Environment for &'a World {
-    type Line = WorldLine<'a>;
     type Shared = WorldWord<'a>;
 
     fn generation(&self) -> &Generation {
@@ -340,10 +344,6 @@ impl<'a> Environment for &'a World {
 
     fn key(&self) -> Key {
         KEY
-    }
-
-    fn line(&self, hash: u64) -> Option<WorldLine<'a>> {
-        Some(WorldLine(self, hash::line(hash, self.lines)))
     }
 
     fn shared(&self, id: u32) -> Option<WorldWord<'a>> {

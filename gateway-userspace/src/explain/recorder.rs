@@ -144,8 +144,13 @@ impl<E: Environment> Leases for Recorder<'_, E> {
 }
 
 impl<E: Environment> proof::Tables for Recorder<'_, E> {
+    type Line = E::Line;
     type Proofs = E::Proofs;
     type Word = E::Word;
+
+    fn line(&self, hash: u64) -> Option<E::Line> {
+        self.inner.line(hash)
+    }
 
     fn proofs(&self, hash: u64) -> Option<E::Proofs> {
         self.inner.proofs(hash)
@@ -161,7 +166,6 @@ impl<E: Environment> proof::Tables for Recorder<'_, E> {
 }
 
 impl<E: Environment> Environment for Recorder<'_, E> {
-    type Line = E::Line;
     type Shared = E::Shared;
 
     fn generation(&self) -> &Generation {
@@ -174,10 +178,6 @@ impl<E: Environment> Environment for Recorder<'_, E> {
 
     fn key(&self) -> Key {
         self.inner.key()
-    }
-
-    fn line(&self, hash: u64) -> Option<E::Line> {
-        self.inner.line(hash)
     }
 
     fn shared(&self, id: u32) -> Option<E::Shared> {

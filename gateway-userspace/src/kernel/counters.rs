@@ -4,7 +4,7 @@ use gateway_core::{
     bucket::{cell, spec::Spec},
     image::{AddressGroup, Generation, PAGE_SERIES, PAGES, ProtectRule, Subject},
     judge::Event,
-    line::{TICK_SHIFT, WORDS},
+    line::{WORDS, rested_ns},
     verdict::{Reason, Verdict},
 };
 
@@ -160,8 +160,7 @@ impl Dataplane {
         let mut slots = SourceSlots::default();
         self.map("SOURCES")
             .read_array::<[u64; WORDS]>(1, |_, line| {
-                let stamp = line[0][0];
-                let rested_ns = (now_ns >> TICK_SHIFT).saturating_sub(stamp).saturating_sub(1) << TICK_SHIFT;
+                let rested_ns = rested_ns(line[0][0], now_ns);
                 for held in &line[0][1..] {
                     if cell::used(*held, now_ns, rested_ns) == cell::Use::Free {
                         slots.free += 1;

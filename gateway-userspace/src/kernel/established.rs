@@ -1,17 +1,22 @@
 //! Connections that were there before Weir was: they prove their peers too, for each of them began with a handshake.
 
-use std::{cell::Cell, collections::BTreeSet, fs, io};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use gateway_core::{
     hash::{self, Key},
     image::Generation,
+    judge::Shared,
     limit,
     line::{Line, WORDS},
     packet::Address,
     proof,
 };
 
-use super::{Dataplane, KernelError, pins::io_error};
+use super::{Dataplane, KernelError, pins::io_error, sys::Words};
 
 /// `TCP_ESTABLISHED` (`include/net/tcp_states.h`), as the tables of connections print it.
 const ESTABLISHED: &str = "01";
@@ -23,33 +28,81 @@ impl Dataplane {
     /// Proves the peer of every TCP connection that is established in this network namespace.
     pub(super) fn prove_established(&self, generation: &Generation) -> Result<(), KernelError> {
         let key = Key::new(self.constants.key);
-        let proofs = self.map("PROOFS");
+        let failed = |source| io_error("cannot write the proofs of sources".into(), source);
+        let tables = Mapped {
+            lines: self.constants.lines,
+            sources: self.map("SOURCES").words().map_err(failed)?,
+            proofs: self.map("PROOFS").words().map_err(failed)?,
+        };
         for (v6, address) in established() {
             let hash = limit::hash_of_address(&key, generation, v6, &address);
-            let at = hash::line(hash, self.constants.lines);
-            let failed = |source| io_error("cannot write the proofs of sources".into(), source);
-            let held: [u64; WORDS] = proofs.get(&at).map_err(failed)?.unwrap_or_default();
-            let line = HostLine(held.map(Cell::new));
-            proof::prove(&line, hash, Self::now_ns());
-            // The kernel may have written another proof to the line in between; its source proves itself again.
-            proofs.set(&at, &line.0.map(Cell::into_inner)).map_err(failed)?;
+            proof::give(&&tables, hash, Self::now_ns());
         }
         Ok(())
     }
 }
 
-/// A line that was read.
-struct HostLine([Cell<u64>; WORDS]);
+/// The tables of sources and proofs, as the kernel has them: it writes to them at the same time.
+struct Mapped {
+    lines: u32,
+    sources: Words,
+    proofs: Words,
+}
 
-impl Line for HostLine {
+/// A line of either.
+struct MappedLine<'a>(&'a [AtomicU64]);
+
+impl Line for MappedLine<'_> {
     fn get(&self, at: usize) -> u64 {
-        self.0[at].get()
+        self.0[at].load(Ordering::Relaxed)
     }
 
-    fn swap(&self, at: usize, _old: u64, new: u64) -> bool {
-        self.0[at].set(new);
-        true
+    fn swap(&self, at: usize, old: u64, new: u64) -> bool {
+        self.0[at]
+            .compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
     }
+}
+
+/// Offers and attempts are not looked at.
+enum Never {}
+
+impl Shared for Never {
+    fn get(&self) -> u64 {
+        match *self {}
+    }
+
+    fn swap(&self, _old: u64, _new: u64) -> bool {
+        match *self {}
+    }
+}
+
+impl<'a> proof::Tables for &'a Mapped {
+    type Line = MappedLine<'a>;
+    type Proofs = MappedLine<'a>;
+    type Word = Never;
+
+    fn line(&self, hash: u64) -> Option<MappedLine<'a>> {
+        line_of(&self.sources, hash, self.lines)
+    }
+
+    fn proofs(&self, hash: u64) -> Option<MappedLine<'a>> {
+        line_of(&self.proofs, hash, self.lines)
+    }
+
+    fn offers(&self, _at: u32) -> Option<Never> {
+        None
+    }
+
+    fn attempts(&self, _at: u32) -> Option<Never> {
+        None
+    }
+}
+
+/// The line of a hash.
+fn line_of(words: &Words, hash: u64, lines: u32) -> Option<MappedLine<'_>> {
+    let at = hash::line(hash, lines) as usize;
+    words.get().chunks_exact(WORDS).nth(at).map(MappedLine)
 }
 
 /// The peers of the established connections. Without the tables of connections there are none to prove: they are proven by

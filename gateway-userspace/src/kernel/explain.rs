@@ -8,6 +8,7 @@ use gateway_core::{
     judge::{self, Environment as _},
     limit, line,
     packet::Packet,
+    proof::Tables as _,
 };
 
 use super::{BucketLeft, Dataplane, KernelError, peek::Peek};

@@ -11,9 +11,9 @@ use gateway_core::{
     bucket::spec::COARSE_TICK_NS,
     image::{Generation, flags, uses},
 };
-use nix::time::{ClockId, clock_getres};
+use nix::time::ClockId;
 
-use super::{Constants, Dataplane, KernelError, attach, pins::io_error, trim};
+use super::{Constants, Dataplane, KernelError, attach, pins::io_error, ticks::resolution_ns, trim};
 
 /// Programs that are kept: who goes back and forth between policies of different needs does not wait for the verifier each time.
 const KEPT: usize = 4;
@@ -111,7 +111,7 @@ impl Dataplane {
 
 /// What the host's coarse clock asks for: where it ticks more seldom than buckets reckon with, all need the exact one.
 pub(super) fn clock() -> u64 {
-    let tick = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE);
-    let fine = tick.is_ok_and(|tick| tick.tv_sec() == 0 && tick.tv_nsec() as u64 <= COARSE_TICK_NS);
+    let tick_ns = resolution_ns(ClockId::CLOCK_MONOTONIC_COARSE);
+    let fine = tick_ns.is_some_and(|tick_ns| tick_ns <= COARSE_TICK_NS);
     if fine { 0 } else { uses::of(flags::EXACT_CLOCK, 0) }
 }

@@ -27,6 +27,7 @@ mod samples;
 mod state;
 mod sys;
 mod testrun;
+mod ticks;
 mod types;
 
 use std::{
@@ -49,6 +50,7 @@ use self::{
     pins::io_error,
     state::State,
     sys::Map,
+    ticks::Ticks,
 };
 pub use self::{costs::ProgramCost, notices::Notices, samples::Samples, testrun::TestProgram, types::*};
 use crate::policy::model::Source;
@@ -140,12 +142,15 @@ impl Dataplane {
             interface: 0,
             test_clock: false,
             uses: uses::ALL,
+            ticks: Ticks::default(),
             spread: 0,
             #[cfg(feature = "lru")]
             lru: false,
         };
         nested::make(set)?;
-        drop(object::prepare(set, &constants)?);
+        let mut object = object::prepare(set, &constants)?;
+        let origin_ns = ticks::origin_ns(&mut object);
+        drop(object);
         trim();
         let control = Map::open(&pins::map(set, "CONTROL"))
             .map_err(|source| io_error("cannot open the map CONTROL".into(), source))?;
@@ -154,6 +159,13 @@ impl Dataplane {
             let word = random().map_err(|source| io_error("cannot draw a hash key".into(), source))?;
             control.set(&(Control::Key as u32 + at), &word).map_err(failed)?;
         }
+        let origin_ns = origin_ns.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the kernel's count of ticks cannot be read; its coarse clock is used instead");
+            0
+        });
+        control
+            .set(&(Control::TickOrigin as u32), &origin_ns)
+            .map_err(failed)?;
         control.set(&(Control::Abi as u32), &ABI).map_err(failed)
     }
 
@@ -182,6 +194,7 @@ impl Dataplane {
                 interface: 0,
                 test_clock: false,
                 uses: uses::ALL,
+                ticks: Ticks::default(),
                 spread: 0,
                 #[cfg(feature = "lru")]
                 lru: false,
@@ -202,6 +215,7 @@ impl Dataplane {
         for at in 0..4 {
             dataplane.constants.key[at as usize] = dataplane.control_at(Control::Key as u32 + at)?;
         }
+        dataplane.constants.ticks = Ticks::new(dataplane.control(Control::TickOrigin)?);
         dataplane.ready = dataplane.control(Control::Ready)? != 0;
         dataplane.bans = dataplane.read_bans()?;
         // A policy may have been confirmed or taken back, or its time may be over, since the books were written.

@@ -10,7 +10,7 @@ use aya::{
     programs::{Program, ProgramError},
 };
 
-use super::{KernelError, pins, rights};
+use super::{KernelError, pins, rights, ticks::Ticks};
 
 /// The object that the build script made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-ebpf"));
@@ -73,6 +73,8 @@ pub(super) struct Constants {
     pub(super) test_clock: bool,
     /// What the policies need that it serves: `image::uses`.
     pub(super) uses: u64,
+    /// How the kernel's count of ticks becomes a clock.
+    pub(super) ticks: Ticks,
     /// Bits of the source that are random in every run, of a benchmark.
     pub(super) spread: u32,
     /// Whether sources lie in an `LRU_HASH`, in a benchmark.
@@ -96,6 +98,8 @@ pub(super) fn prepare(set: &Path, constants: &Constants) -> Result<Ebpf, KernelE
     loader.override_global("CPUS", &constants.cpus, true);
     loader.override_global("INTERFACE", &constants.interface, true);
     loader.override_global("TEST_CLOCK", &test_clock, true);
+    loader.override_global("TICK_NS", &constants.ticks.tick_ns, true);
+    loader.override_global("TICK_ORIGIN_NS", &constants.ticks.origin_ns, true);
     loader.override_global("USES", &constants.uses, true);
     loader.override_global("SPREAD", &constants.spread, true);
     loader.map_max_entries("SOURCES", constants.lines);

@@ -264,8 +264,14 @@ impl Leases for Peek<'_> {
 }
 
 impl proof::Tables for Peek<'_> {
+    type Line = Copied<WORDS>;
     type Proofs = Copied<WORDS>;
     type Word = Word<1>;
+
+    fn line(&self, hash: u64) -> Option<Copied<WORDS>> {
+        let at = hash::line(hash, self.kernel.constants.lines);
+        self.copy(&self.lines, "SOURCES", at).map(Copied)
+    }
 
     fn proofs(&self, hash: u64) -> Option<Copied<WORDS>> {
         let at = hash::line(hash, self.kernel.constants.lines);
@@ -282,7 +288,6 @@ impl proof::Tables for Peek<'_> {
 }
 
 impl Environment for Peek<'_> {
-    type Line = Copied<WORDS>;
     type Shared = Word<WORDS>;
 
     fn generation(&self) -> &Generation {
@@ -295,11 +300,6 @@ impl Environment for Peek<'_> {
 
     fn key(&self) -> Key {
         Key::new(self.kernel.constants.key)
-    }
-
-    fn line(&self, hash: u64) -> Option<Copied<WORDS>> {
-        let at = hash::line(hash, self.kernel.constants.lines);
-        self.copy(&self.lines, "SOURCES", at).map(Copied)
     }
 
     fn shared(&self, id: u32) -> Option<Word<WORDS>> {

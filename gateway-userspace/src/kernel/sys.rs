@@ -12,6 +12,8 @@ use std::{
         unix::ffi::OsStrExt as _,
     },
     path::Path,
+    ptr::NonNull,
+    sync::atomic::AtomicU64,
 };
 
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_map_info, bpf_map_type};
@@ -184,7 +186,23 @@ pub(super) fn link_ifindex(link: BorrowedFd<'_>) -> io::Result<u32> {
 
 /// Runs an XDP program on a frame: the action, and the nanoseconds a run of the mean of `repeat`.
 pub(super) fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> io::Result<(u32, u32)> {
+    test_run_attributes(program, frame, repeat, blank())
+}
+
+/// Runs an XDP program once on a frame, into which it may write.
+pub(super) fn test_run_once(program: BorrowedFd<'_>, frame: &mut [u8]) -> io::Result<()> {
     let mut attributes = blank();
+    attributes.test.data_out = frame.as_mut_ptr() as u64;
+    attributes.test.data_size_out = frame.len() as u32;
+    test_run_attributes(program, frame, 1, attributes).map(drop)
+}
+
+fn test_run_attributes(
+    program: BorrowedFd<'_>,
+    frame: &[u8],
+    repeat: u32,
+    mut attributes: bpf_attr,
+) -> io::Result<(u32, u32)> {
     attributes.test.prog_fd = program.as_raw_fd() as u32;
     attributes.test.data_in = frame.as_ptr() as u64;
     attributes.test.data_size_in = frame.len() as u32;
@@ -213,7 +231,53 @@ pub(super) struct Map {
     pub(super) entries: u32,
 }
 
+/// The words of an array that was made to be mapped: those that the kernel's programs read and write.
+pub(super) struct Words {
+    begin: NonNull<AtomicU64>,
+    count: usize,
+}
+
+impl Words {
+    /// All of them.
+    pub(super) const fn get(&self) -> &[AtomicU64] {
+        // SAFETY: mapped until dropped, so many; whoever writes to them at the same time does so word by word.
+        unsafe { std::slice::from_raw_parts(self.begin.as_ptr(), self.count) }
+    }
+}
+
+impl Drop for Words {
+    fn drop(&mut self) {
+        // SAFETY: what `Map::words` mapped, and nobody has a reference into it any more.
+        unsafe { libc::munmap(self.begin.as_ptr().cast(), self.count * size_of::<u64>()) };
+    }
+}
+
 impl Map {
+    /// Maps an array's elements, whose size is a whole number of words, into memory.
+    pub(super) fn words(&self) -> io::Result<Words> {
+        let size = self.entries as usize * self.value;
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping, of a descriptor that we own.
+        let begin = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                size,
+                access,
+                libc::MAP_SHARED,
+                self.fd.as_raw_fd(),
+                0,
+            )
+        };
+        if begin == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let begin = NonNull::new(begin.cast()).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Words {
+            begin,
+            count: size / size_of::<u64>(),
+        })
+    }
+
     /// Opens a pinned map.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         Self::from_fd(open_pin(path)?, path)

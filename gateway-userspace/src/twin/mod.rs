@@ -183,9 +183,7 @@ impl Twin {
     pub fn prove(&self, source: IpAddr) {
         let v6 = source.is_ipv6();
         let hash = limit::hash_of_address(&self.key, &self.image.generation, v6, &prefix::words(source));
-        if let Some(line) = proof::Tables::proofs(&self, hash) {
-            proof::prove(&line, hash, self.now_ns);
-        }
+        proof::give(&self, hash, self.now_ns);
     }
 
     /// The blocks that have begun since the last call.
@@ -382,8 +380,15 @@ impl<'a> Leases for &'a Twin {
 }
 
 impl<'a> proof::Tables for &'a Twin {
+    type Line = TwinLine<'a>;
     type Proofs = TwinProofs<'a>;
     type Word = TwinWord<'a>;
+
+    fn line(&self, hash: u64) -> Option<TwinLine<'a>> {
+        self.lines
+            .get(hash::line(hash, self.lines.len() as u32) as usize)
+            .map(|cells| TwinLine(&cells.0))
+    }
 
     fn proofs(&self, hash: u64) -> Option<TwinProofs<'a>> {
         Some(TwinProofs(
@@ -410,7 +415,6 @@ impl<'a> times::Tables for &'a Twin {
 }
 
 impl<'a> judge::Environment for &'a Twin {
-    type Line = TwinLine<'a>;
     type Shared = TwinWord<'a>;
 
     fn generation(&self) -> &Generation {
@@ -423,12 +427,6 @@ impl<'a> judge::Environment for &'a Twin {
 
     fn key(&self) -> Key {
         self.key
-    }
-
-    fn line(&self, hash: u64) -> Option<TwinLine<'a>> {
-        self.lines
-            .get(hash::line(hash, self.lines.len() as u32) as usize)
-            .map(|cells| TwinLine(&cells.0))
     }
 
     fn shared(&self, id: u32) -> Option<TwinWord<'a>> {

@@ -68,6 +68,10 @@ pub enum Helper {
     Random = 7,
     /// `bpf_redirect`
     Redirect = 23,
+    /// `bpf_jiffies64`
+    Ticks = 118,
+    /// `bpf_ktime_get_coarse_ns`
+    CoarseClock = 160,
 }
 
 /// A place to jump to, which may come later.
