@@ -28,8 +28,10 @@ pub const PAGE_SERIES: u32 = 4096;
 pub const PAGES: u32 = 128;
 /// Slots of the maps in maps: the one in force, the one before, and those being filled.
 pub const SLOTS: u32 = 4;
+/// Which filter is that of bans; those before it are of the slots of lists.
+pub const BANS_FILTER: u32 = SLOTS;
 /// Changes whenever a type or a table here changes its meaning; pinned state of another number is not reused.
-pub const ABI: u64 = 5;
+pub const ABI: u64 = 6;
 
 /// The words of the control table.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -9,6 +9,7 @@
 
 pub mod bucket;
 pub mod classify;
+pub mod filter;
 pub mod frame;
 pub mod hash;
 pub mod image;

@@ -6,10 +6,12 @@ use aya_ebpf::{bindings::xdp_md, btf_maps::lpm_trie::Key as Prefix, programs::Xd
 use gateway_core::{
     bucket::spec::Spec,
     classify::{self, Tables},
-    hash::{self, Key},
+    filter,
+    hash::Key,
     image::{
-        Active, AddressGroup, Control, DestinationEntry, Generation, ListEntry, PAGE_SERIES, PAGES,
-        PORT_CELLS, PROTECT_RULES, ProtectRule, SUBJECTS, Subject, bans, flags, half, subject_flags, uses,
+        Active, AddressGroup, BANS_FILTER, Control, DestinationEntry, Generation, ListEntry, PAGE_SERIES,
+        PAGES, PORT_CELLS, PROTECT_RULES, ProtectRule, SUBJECTS, Subject, bans, flags, half, subject_flags,
+        uses,
     },
     judge::{self, Event, Judgement},
     lease::{self, Leases},
@@ -165,6 +167,16 @@ impl Environment {
             None => judge::Environment::note(self, Event::Uncounted),
         }
     }
+}
+
+/// Whether the tries behind a filter may cover an address.
+#[inline(always)]
+fn may_hold(filter: u32, v6: bool, address: &Address) -> bool {
+    let bit = filter::bit(v6, address);
+    // The mask shows the verifier that the word is there.
+    maps::FILTERS
+        .get(filter)
+        .is_some_and(|words| words[bit / 64 & (filter::WORDS - 1)] >> (bit % 64) & 1 == 1)
 }
 
 /// Counts an event.
@@ -349,6 +361,9 @@ impl judge::Environment for Environment {
     #[inline(always)]
     fn lists(&self, v6: bool, source: &Address) -> ListEntry {
         let slot = self.generation.lists_slot;
+        if !may_hold(slot, v6, source) {
+            return ListEntry::default();
+        }
         let found = if v6 {
             maps::LISTS_V6
                 .get(slot)
@@ -404,7 +419,7 @@ impl judge::Environment for Environment {
             (false, _) => bans::SERVICE_V4,
             (true, _) => bans::SERVICE_V6,
         };
-        if control(Control::Bans) & kind == 0 {
+        if control(Control::Bans) & kind == 0 || !may_hold(BANS_FILTER, v6, source) {
             return 0;
         }
         let until = if v6 {

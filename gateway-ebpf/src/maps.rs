@@ -7,6 +7,7 @@ use aya_ebpf::{
 };
 use gateway_core::{
     bucket::spec::Spec,
+    filter,
     image::{
         ADDRESS_GROUPS, AddressGroup, BUCKETS, CONTROLS, DestinationEntry, Generation, INTERFACES, ListEntry,
         NOTICES as NOTICE_BYTES, Notice, PAGE_SERIES, PAGES, PORT_CELLS, PROTECT_RULES, ProtectRule, SLOTS,
@@ -84,6 +85,10 @@ pub(crate) static GROUP_TABLE: ArrayOfMaps<
     HashMap<u64, u32, 65_536, { BPF_F_NO_PREALLOC as usize }>,
     { SLOTS as usize },
 > = ArrayOfMaps::new();
+
+/// Filters before the tries of lists, by slot, and before those of bans ([`gateway_core::filter`]).
+#[btf_map]
+pub(crate) static FILTERS: Array<[u64; filter::WORDS], { SLOTS as usize + 1 }> = Array::new();
 
 /// Bans by service (0: all) and IPv4 prefix; the value is the expiry, low word first.
 #[btf_map]

@@ -14,7 +14,9 @@ use gateway_core::image::{
 use ipnet::IpNet;
 
 use super::{
-    Applied, Dataplane, KernelError, Lever, ListContents, nested,
+    Applied, Dataplane, KernelError, Lever, ListContents,
+    filters::Filter,
+    nested,
     pending::Waiting,
     pins::{self, io_error},
     sys::{Map, Plain},
@@ -238,6 +240,10 @@ impl Dataplane {
         if lists {
             image.generation.lists_slot = next_slot(before.lists_slot);
             let (v4, v6) = tries("weir_lists", &image.lists)?;
+            self.write_filter(
+                image.generation.lists_slot,
+                &Filter::of(image.lists.iter().map(|(net, _)| net)),
+            )?;
             tables.push(("LISTS_V4", image.generation.lists_slot, v4));
             tables.push(("LISTS_V6", image.generation.lists_slot, v6));
         } else {

@@ -5,10 +5,10 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use gateway_core::image::{Control, bans as bits};
+use gateway_core::image::{BANS_FILTER, Control, bans as bits};
 use ipnet::IpNet;
 
-use super::{BanEntry, Dataplane, KernelError, pins::io_error};
+use super::{BanEntry, Dataplane, KernelError, filters::Filter, pins::io_error};
 use crate::compile::prefix;
 
 /// What the tables hold: expiries by service number and prefix.
@@ -16,6 +16,7 @@ use crate::compile::prefix;
 pub(super) struct BanTable {
     entries: BTreeMap<(u32, IpNet), u64>,
     counts: [usize; 4],
+    filter: Filter,
 }
 
 /// Which bit of [`Control::Bans`] an entry sets.
@@ -32,12 +33,14 @@ impl BanTable {
     fn insert(&mut self, service: u32, net: IpNet, until_ns: u64) {
         if self.entries.insert((service, net), until_ns).is_none() {
             self.counts[bit(service, &net)] += 1;
+            self.filter.add(&net);
         }
     }
 
     fn remove(&mut self, service: u32, net: IpNet) {
         if self.entries.remove(&(service, net)).is_some() {
             self.counts[bit(service, &net)] -= 1;
+            self.filter.remove(&net);
         }
     }
 
@@ -161,11 +164,11 @@ impl Dataplane {
                 gone.push((number, net.trunc()));
             }
         }
-        // The flags say where to look: raised before the first entry, lowered after the last.
+        // Flags and filter say where to look: raised before the first entry, lowered after the last.
         for (service, net, until_ns) in &numbered {
             self.bans.insert(*service, *net, *until_ns);
         }
-        self.set_control(Control::Bans, self.bans.flags())?;
+        self.show_bans()?;
         let v4: Vec<_> = numbered
             .iter()
             .filter(|(_, net, _)| net.addr().is_ipv4())
@@ -196,6 +199,12 @@ impl Dataplane {
             .map_err(failed("write"))?;
             self.bans.remove(*service, *net);
         }
+        self.show_bans()
+    }
+
+    /// Writes where packets look for bans.
+    fn show_bans(&self) -> Result<(), KernelError> {
+        self.write_filter(BANS_FILTER, &self.bans.filter)?;
         self.set_control(Control::Bans, self.bans.flags())
     }
 

@@ -2,6 +2,7 @@
 
 use gateway_core::{
     bucket::{cell, spec::Spec},
+    filter,
     image::{AddressGroup, Generation, PAGE_SERIES, PAGES, ProtectRule, Subject},
     judge::Event,
     line::{WORDS, rested_ns},
@@ -11,13 +12,14 @@ use gateway_core::{
 use super::{Counter, Dataplane, KernelError, Losses, SourceSlots, nested, pins, pins::io_error, sys::Map};
 
 /// What values the maps of this build have, in bytes; maps of maps and tries of plain words are left out.
-pub(super) fn expected_values() -> [(&'static str, usize); 9] {
+pub(super) fn expected_values() -> [(&'static str, usize); 10] {
     [
         ("GENERATIONS", size_of::<Generation>()),
         ("SUBJECT_TABLE", size_of::<Subject>()),
         ("PORT_CLASSES", 8),
         ("ADDRESS_GROUP", size_of::<AddressGroup>()),
         ("PROTECT", size_of::<ProtectRule>()),
+        ("FILTERS", 8 * filter::WORDS),
         ("SOURCES", 8 * WORDS),
         ("SHARED", 64),
         ("VERSIONS", 4 * size_of::<Spec>()),

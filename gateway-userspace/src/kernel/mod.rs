@@ -10,6 +10,7 @@ mod costs;
 mod counters;
 mod established;
 mod explain;
+mod filters;
 mod fit;
 mod handshakes;
 mod nested;

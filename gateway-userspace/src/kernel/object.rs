@@ -35,6 +35,7 @@ pub(super) const MAPS: &[&str] = &[
     "DESTS_V4",
     "DESTS_V6",
     "GROUP_TABLE",
+    "FILTERS",
     "BANS_V4",
     "BANS_V6",
     "SOURCES",
