@@ -49,6 +49,10 @@ const fn folded(head: u32) -> usize {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
+    use std::vec::Vec;
+
     use super::*;
 
     fn set(v6: bool, network: u128, length: u8) -> Vec<usize> {

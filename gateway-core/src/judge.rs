@@ -528,13 +528,8 @@ pub fn notice(
     }
 }
 
-/// The series that counts a judgement, among those of its interface; nothing if its subject has none for the reason.
-#[inline(always)]
-pub fn series<E: Environment>(environment: &E, judgement: Judgement) -> Option<u32> {
-    series_of(environment.subject(judgement.subject)?, judgement)
-}
-
-/// As [`series`], of the subject that is known. What follows a lever has the same series.
+/// The series that counts a judgement, among those of its interface; nothing if its subject has none for the reason. What follows a
+/// lever has the same series.
 #[inline(always)]
 pub fn series_of(subject: &Subject, judgement: Judgement) -> Option<u32> {
     let first = *subject.series.get(judgement.reason as usize)?;

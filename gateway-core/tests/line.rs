@@ -11,7 +11,7 @@ use gateway_core::{
         cell::{self, Use},
         spec::{FINEST, Spec},
     },
-    line::{self, Block, Blocked, Charge, Strike, WORDS},
+    line::{self, Amount, Block, Blocked, Charge, Strike, WORDS},
 };
 use proptest::prelude::*;
 
@@ -138,10 +138,15 @@ proptest! {
             if line::untidy(&line, now, patience) {
                 line::tidy(&line, now);
             }
+            // The way of nearly every packet, which looks only for a cell that is there, and the way of all others.
+            let other = line.copy();
             prop_assert_eq!(
                 charge_untidied(&line, &OneSpec, spec, hash(source), now, 1), expected,
                 "source {} at {} after {:?}: {:?}", source, now, gap, line
             );
+            let amount = Amount::new(1, true);
+            prop_assert_eq!(line::charge_once(&other, &OneSpec, spec, hash(source), now, amount), expected);
+            prop_assert_eq!(other.words(), line.words(), "source {} at {}", source, now);
             if strikes < 3 {
                 let block = Block { id: 2, drops: 2, within: 100, reserved: 0, for_ns: HOUR };
                 line::strike_once(&line, &block, hash(usize::from(strikes)), now, true);

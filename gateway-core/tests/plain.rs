@@ -13,9 +13,10 @@ use proptest::prelude::*;
 
 const V4: u16 = 0x0800;
 const TCP: u8 = 6;
+const UDP: u8 = 17;
 
 /// A plain frame with data behind its headers, and frames that look like one.
-fn frame() -> impl Strategy<Value = Vec<u8>> {
+fn frame() -> BoxedStrategy<Vec<u8>> {
     let flags = any::<u8>();
     (
         flags,
@@ -30,6 +31,21 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
             segment.extend(data);
             ethernet(V4, &ipv4(TCP, &segment))
         })
+        .boxed()
+}
+
+/// A plain datagram, some of them what begins a QUIC connection.
+fn datagram() -> BoxedStrategy<Vec<u8>> {
+    let first = prop_oneof![Just(0xc3), any::<u8>()];
+    let version = prop_oneof![Just(1_u32), Just(0x6b33_43cf), any::<u32>()];
+    (any::<(u16, u16)>(), first, version, 12..40_usize)
+        .prop_map(|((source, destination), first, version, length)| {
+            let mut data = vec![first];
+            data.extend(version.to_be_bytes());
+            data.resize(length, 7);
+            ethernet(V4, &ipv4(UDP, &udp(source, destination, &data)))
+        })
+        .boxed()
 }
 
 /// A byte that changes, by place and value; places before the addresses matter most.
@@ -44,7 +60,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn one_go_and_step_by_step_agree(frame in frame(), changes in changes(), cut in 0..160_usize) {
+    fn one_go_and_step_by_step_agree(frame in prop_oneof![frame(), datagram()], changes in changes(), cut in 0..160_usize) {
         let mut frame = frame;
         for (at, value) in changes {
             if let Some(byte) = frame.get_mut(at) {
@@ -61,7 +77,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_plain_is_read_in_one_go(frame in frame()) {
+    fn what_is_plain_is_read_in_one_go(frame in prop_oneof![frame(), datagram()]) {
         prop_assert!(plain(&Slice::whole(&frame)).is_some());
     }
 }

@@ -10,7 +10,8 @@ use gateway_core::{
     frame::Slice,
     hash::Key,
     judge::{Event, Shared, judge},
-    line::Line,
+    line::{self, Line},
+    packet::Packet,
     parse::parse,
     proof::{self, LIFETIME, REFRESH, Standing, Tables},
     verdict::{Reason, Verdict},
@@ -464,5 +465,107 @@ fn attempts_are_remembered_as_long_as_is_stated() {
             (share - stated).abs() < 0.025,
             "{flood} a second: {share}, not {stated}"
         );
+    }
+}
+
+/// Nothing here is placed.
+const ANY_KEY: Key = Key::new([1, 2, 3, 4]);
+
+/// One line of the source table and one of proofs, and how often the latter was fetched.
+#[derive(Default)]
+struct OneLine {
+    source: Proofs,
+    proofs: Proofs,
+    fetched: Cell<u32>,
+}
+
+struct Borrowed<'a>(&'a Proofs);
+
+impl Line for Borrowed<'_> {
+    fn get(&self, at: usize) -> u64 {
+        self.0.get(at)
+    }
+
+    fn swap(&self, at: usize, old: u64, new: u64) -> bool {
+        self.0.swap(at, old, new)
+    }
+}
+
+impl<'a> Tables for &'a OneLine {
+    type Line = Borrowed<'a>;
+    type Proofs = Borrowed<'a>;
+    type Word = Word<'a>;
+
+    fn line(&self, _hash: u64) -> Option<Borrowed<'a>> {
+        Some(Borrowed(&self.source))
+    }
+
+    fn proofs(&self, _hash: u64) -> Option<Borrowed<'a>> {
+        self.fetched.set(self.fetched.get() + 1);
+        Some(Borrowed(&self.proofs))
+    }
+
+    fn offers(&self, _at: u32) -> Option<Word<'a>> {
+        None
+    }
+
+    fn attempts(&self, _at: u32) -> Option<Word<'a>> {
+        None
+    }
+}
+
+impl OneLine {
+    fn standing(&self, hash: u64, now_ns: u64) -> Standing {
+        proof::standing(&self, &ANY_KEY, now_ns, &Packet::EMPTY, hash)
+    }
+}
+
+#[test]
+fn nobody_fetches_proofs_for_a_line_in_which_nobody_proved_himself() {
+    let (table, begin) = (OneLine::default(), 5 * PROOF_SECOND);
+    assert_eq!(table.standing(1, begin), Standing::Stranger);
+    assert_eq!(table.fetched.get(), 0, "a flood's line");
+    proof::give(&&table, 1, begin);
+    let before = table.fetched.replace(0);
+    assert_eq!(before, 1);
+    assert_eq!(table.standing(1, begin), Standing::Proven);
+    assert_eq!(
+        table.standing(2, begin),
+        Standing::Stranger,
+        "a neighbour in the line"
+    );
+    assert_eq!(table.fetched.get(), 2);
+    let over = begin + (LIFETIME + REFRESH + 1) * PROOF_SECOND;
+    assert_eq!(table.standing(1, over), Standing::Stranger);
+    assert_eq!(table.fetched.get(), 2, "no proof of this line can count any more");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever order sources of a line prove themselves in, and however often the line is tidied: who has a proof is known.
+    #[test]
+    fn no_mark_hides_a_proof(
+        schedule in prop::collection::vec((1u64..14, 0u64..2_000, any::<bool>()), 1..60),
+        start in 0u64..60_000_000,
+    ) {
+        let table = OneLine::default();
+        let mut now = start * PROOF_SECOND;
+        for (source, seconds, tidied) in schedule {
+            now += seconds * PROOF_SECOND;
+            proof::give(&&table, source, now);
+            if tidied {
+                line::tidy(&Borrowed(&table.source), now);
+                prop_assert!(!line::untidy(&Borrowed(&table.source), now, 0), "the tick is in the stamp");
+            }
+            for source in 1..14 {
+                let proven = proof::proven(&table.proofs, source, now);
+                prop_assert_eq!(table.standing(source, now) == Standing::Proven, proven, "source {} at {}", source, now);
+                // A clock that is a little behind.
+                let behind = now.saturating_sub(PROOF_SECOND);
+                let proven = proof::proven(&table.proofs, source, behind);
+                prop_assert_eq!(table.standing(source, behind) == Standing::Proven, proven);
+            }
+        }
     }
 }

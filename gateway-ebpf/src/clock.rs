@@ -40,18 +40,19 @@ pub(crate) fn coarse_ns() -> u64 {
     }
 }
 
-/// Writes the count of ticks and then the exact clock into the first 16 bytes of a frame: by both userspace learns when the count
-/// began. For test-runs only.
+/// Writes into the first 24 bytes of a frame the count of ticks, the clock that goes by it, and the exact one, which is read last: by
+/// the first and the last userspace learns when the count began. For test-runs only.
 #[xdp]
 #[inline(always)]
 fn weir_ticks(context: XdpContext) -> u32 {
     let data = context.data();
-    if data + 16 <= context.data_end() {
+    if data + 24 <= context.data_end() {
         // SAFETY: the frame has so many bytes; neither call takes anything.
         unsafe {
             let words = data as *mut u64;
             words.write_unaligned(bpf_jiffies64());
-            words.add(1).write_unaligned(bpf_ktime_get_ns());
+            words.add(1).write_unaligned(coarse_ns());
+            words.add(2).write_unaligned(bpf_ktime_get_ns());
         }
     }
     XDP_PASS

@@ -44,6 +44,11 @@ pub(crate) fn cases(cases: u32) -> Config {
 pub(crate) struct HostLine([AtomicU64; WORDS]);
 
 impl HostLine {
+    /// Another line of the same words.
+    pub(crate) fn copy(&self) -> Self {
+        Self(self.words().map(AtomicU64::new))
+    }
+
     /// The words as they are.
     pub(crate) fn words(&self) -> [u64; WORDS] {
         std::array::from_fn(|at| self.get(at))
@@ -93,6 +98,9 @@ pub(crate) fn charge_untidied<L: Line, V: Versions>(
     now_ns: u64,
     amount: u32,
 ) -> Charge {
+    if let Some(decided) = line::charge_found(line, spec, hash, now_ns, Amount::new(amount, true)) {
+        return decided;
+    }
     for _ in 0..TRIES {
         match line::charge_once(line, versions, spec, hash, now_ns, Amount::new(amount, true)) {
             Charge::Lost => {}

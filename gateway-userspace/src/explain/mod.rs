@@ -11,7 +11,7 @@ pub mod story;
 use gateway_core::{
     image::{Generation, Subject},
     judge::Judgement,
-    packet::{Fragment, Network, Packet, UNTAGGED},
+    packet::Packet,
 };
 
 pub use self::recorder::{Charged, Recorder, Seen};
@@ -52,21 +52,7 @@ pub struct Explained {
 /// A packet of nothing, to be filled in.
 pub const fn blank() -> Packet {
     Packet {
-        length: 0,
-        network: Network::Other(0),
-        source: [0; 4],
-        destination: [0; 4],
-        protocol: 0,
-        fragment: Fragment::Whole,
-        connection: false,
-        icmp_type: 0,
-        vlan: UNTAGGED,
-        source_port: 0,
-        destination_port: 0,
-        tcp_flags: 0,
         ttl: 64,
-        sequence: 0,
-        acknowledgement: 0,
-        payload: 0,
+        ..Packet::EMPTY
     }
 }

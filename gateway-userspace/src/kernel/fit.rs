@@ -66,9 +66,9 @@ impl Dataplane {
         let mut fitted = self.fitted.borrow_mut();
         for found in attach::list(&self.dir)? {
             let known = &self.state.registry.interfaces;
-            let Some(number) = known.iter().position(|name| *name == found.interface) else {
-                continue;
-            };
+            // Whoever is attached has a number. If not, its packets are judged all the same, and told as uncounted.
+            let number = known.iter().position(|name| *name == found.interface);
+            let number = number.unwrap_or(known.len());
             let constants = Constants {
                 interface: number as u32,
                 uses,

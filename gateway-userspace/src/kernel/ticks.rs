@@ -4,10 +4,15 @@
 //! (`tick_do_update_jiffies64`, kernel/time/tick-sched.c, Linux 6.1 to 6.18): count and clock stay in step for good, also when
 //! no tick came for a while. Where they are not, a tick that is lost is lost, and the count is not used.
 
+use std::os::fd::BorrowedFd;
+
 use aya::Ebpf;
 use nix::time::{ClockId, clock_getres};
 
-use super::{KernelError, object, pins::io_error, sys};
+use super::{Dataplane, KernelError, object, pins::io_error, sys};
+
+/// The program that looks at the clocks.
+const PROGRAM: &str = "weir_ticks";
 
 /// How the count becomes a clock: `count × tick_ns + origin_ns`, modulo 2⁶⁴. All 0: it does not.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,38 +40,56 @@ pub(super) fn resolution_ns(clock: ClockId) -> Option<u64> {
     (resolution.tv_sec() == 0).then_some(resolution.tv_nsec() as u64)
 }
 
-/// The clock when the count was 0. It is the same until the machine starts anew; the count is looked at over two ticks, because
-/// only at the moment of a tick the two clocks say the same.
+/// What the program `weir_ticks` says: the count of ticks, the clock that goes by it, and the exact clock.
+fn look(program: BorrowedFd<'_>) -> Result<[u64; 3], KernelError> {
+    // As long as the kernel wants a frame to be.
+    let mut frame = [0_u8; 64];
+    sys::test_run_once(program, &mut frame)
+        .map_err(|source| io_error("cannot test-run the program weir_ticks".into(), source))?;
+    let (words, _) = frame.as_chunks::<8>();
+    Ok([words[0], words[1], words[2]].map(u64::from_ne_bytes))
+}
+
+/// The clock when the count was 0. It is the same until the machine starts anew; the count is looked at over some ticks, because
+/// only at the moment of a tick the two clocks say the same. By a 64th of a tick it is early, for a look never comes at that very
+/// moment: the clock that goes by it is not to be ahead.
 pub(super) fn origin_ns(object: &mut Ebpf) -> Result<u64, KernelError> {
-    /// A frame that the kernel takes for a test-run, and more looks than two ticks of a hundredth of a second have room for.
-    const FRAME: usize = 64;
+    const TICKS: u64 = 5;
+    /// More looks than so many ticks of a hundredth of a second have room for.
     const LOOKS: u32 = 1_000_000;
     let Some(tick_ns) = resolution_ns(ClockId::CLOCK_MONOTONIC_COARSE) else {
         return Ok(0);
     };
-    let program = object::load(object, "weir_ticks")?;
+    let program = object::load(object, PROGRAM)?;
     let mut first = None;
     let mut earliest = None;
     for _ in 0..LOOKS {
-        let mut frame = [0_u8; FRAME];
-        sys::test_run_once(program, &mut frame)
-            .map_err(|source| io_error("cannot test-run the program weir_ticks".into(), source))?;
-        let word = |at: usize| {
-            frame[at..at + 8]
-                .iter()
-                .rev()
-                .fold(0, |word, byte| word << 8 | u64::from(*byte))
-        };
-        let (count, clock_ns) = (word(0), word(8));
+        let [count, _, clock_ns] = look(program)?;
         // As far as the clock is beyond the last tick, it is beyond the count: the least of it is the tick's own moment.
         let origin_ns = clock_ns.wrapping_sub(count.wrapping_mul(tick_ns));
         let known = *earliest.get_or_insert(origin_ns);
         earliest = Some(earlier(known, origin_ns));
-        if count >= *first.get_or_insert(count) + 3 {
+        if count > *first.get_or_insert(count) + TICKS {
             break;
         }
     }
-    Ok(earliest.unwrap_or(0))
+    Ok(earliest.map_or(0, |origin_ns| origin_ns.wrapping_sub(tick_ns / 64)))
+}
+
+impl Dataplane {
+    /// So many looks at the clock that packets are judged by where it need not be exact, and each time at the exact one right after
+    /// it, in nanoseconds; and whether the former goes by the kernel's count of ticks.
+    ///
+    /// # Errors
+    /// Where the kernel does not run the program that looks.
+    pub fn clocks(&self, looks: usize) -> Result<(Vec<(u64, u64)>, bool), KernelError> {
+        let mut object = object::prepare(&self.set, &self.constants)?;
+        let program = object::load(&mut object, PROGRAM)?;
+        let seen: Result<Vec<_>, _> = (0..looks)
+            .map(|_| look(program).map(|[_, coarse_ns, exact_ns]| (coarse_ns, exact_ns)))
+            .collect();
+        Ok((seen?, self.constants.ticks.tick_ns != 0))
+    }
 }
 
 /// The earlier of two times that are near one another, modulo 2⁶⁴.
