@@ -40,7 +40,7 @@ pub const SOONEST: u64 = 11;
 
 /// A second, nearly: the clock of proofs.
 const PROOF_SHIFT: u32 = 30;
-/// A stamp that is marked, and the bits of the mark's time: it wraps after 26 days, when an old mark costs a look.
+/// A stamp that is marked, and the bits of the mark's time, which wraps after 26 days.
 const MARKED: u64 = 1 << 63;
 const MARK_TIME: u64 = (1 << (63 - line::TICK_BITS)) - 1;
 const OFFER_SHIFT: u32 = 28;
@@ -149,14 +149,15 @@ fn mark<L: Line>(line: &L, now_ns: u64) {
     }
 }
 
-/// The age of the mark of a stamp; more than any proof's if there is none. A mark of the future is another CPU's clock.
+/// The age of the mark of a stamp; more than any proof's if there is none. A mark of the future is another clock's: it is of now, and so
+/// is one of more than 13 days, which costs looks until it is written again.
 #[inline(always)]
 const fn mark_age(stamp: u64, now: u64) -> u64 {
     if stamp & MARKED == 0 {
         return u64::MAX;
     }
     let age = now.wrapping_sub(stamp >> line::TICK_BITS) & MARK_TIME;
-    if age == MARK_TIME { 0 } else { age }
+    if age > MARK_TIME / 2 { 0 } else { age }
 }
 
 /// Whether a source of a line of the source table may have a proof that counts: never no where one has.

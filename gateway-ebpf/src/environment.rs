@@ -42,7 +42,7 @@ pub(crate) struct Environment {
     /// The generation's flags, without those that the program was not made for.
     flags: u32,
     watched: bool,
-    /// Of the packet's source, where the policies ask for it.
+    /// Of the packet's source, once it was [expected](Self::expect), where the policies ask for it; not on the way out.
     source_hash: u64,
 }
 
@@ -133,15 +133,14 @@ impl Environment {
         length: u32,
         parsed: bool,
     ) {
-        if parsed && let Some(subject) = subject {
-            // SAFETY: a parsed packet lies there.
-            let packet = unsafe { &*place.as_ptr().cast::<Packet>() };
-            if self.flags & flags::PROFILES != 0 && subject.flags & subject_flags::PROFILE != 0 {
-                profiles::count(packet, subject, length, judgement.answered, self.source_hash);
-            }
-            if self.flags & flags::TIMES != 0 && subject.flags & subject_flags::TIME != 0 {
-                profiles::weir_time(place.as_ptr(), subject.service, self.now_ns);
-            }
+        let looked_at = subject_flags::PROFILE | subject_flags::TIME;
+        if parsed
+            && self.flags & (flags::PROFILES | flags::TIMES) != 0
+            && let Some(subject) = subject
+            && subject.flags & looked_at != 0
+        {
+            let counted = length | u32::from(judgement.answered) << 31;
+            profiles::weir_profile(place.as_ptr(), subject, counted, self.now_ns, self.source_hash);
         }
         if self.flags & flags::SAMPLES != 0 {
             samples::count(self.context, self.half, judgement, length, self.now_ns);
@@ -462,11 +461,14 @@ impl judge::Environment for Environment {
         }
     }
 
-    /// There is no cell in the line.
-    #[cfg(feature = "lru")]
+    /// Beside the benchmark's `LRU_HASH`, whose cells are in no line.
+    #[cfg(not(feature = "lru"))]
     #[inline(always)]
     fn charge_first(&self, line: &MapLine, spec: &Spec, hash: u64, amount: Amount) -> Charge {
-        self.charge(line, spec, hash, amount)
+        match line::charge_found(line, spec, hash, self.now_ns, amount) {
+            Some(charge) => charge,
+            None => self.charge(line, spec, hash, amount),
+        }
     }
 
     #[inline(always)]

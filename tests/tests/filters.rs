@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use ipnet::IpNet;
 use weir::{
-    kernel::{BanEntry, Dataplane, ListContents, TestProgram},
-    policy,
+    kernel::{BanEntry, Dataplane, TestProgram},
+    policy::{self, lists::contents},
 };
 use weir_tests::{bpffs::BpffsDir, frame::Frame, skip::require_root};
 
@@ -88,7 +88,7 @@ fn place(text: &str) -> Result<(Dataplane, TestProgram, BpffsDir)> {
     let parsed = policy::parse(text, Path::new("filters.toml"))?.policy;
     let bpffs = BpffsDir::create()?;
     let (mut dataplane, _) = Dataplane::open(&bpffs.path().join("weir"), &parsed.source)?;
-    dataplane.apply(&parsed, text, &ListContents::new(), &[])?;
+    dataplane.apply(&parsed, text, &contents(&parsed, Path::new("/"))?, &[])?;
     let program = dataplane.test_program(false)?;
     Ok((dataplane, program, bpffs))
 }
@@ -134,11 +134,35 @@ fn a_list_of_every_length_holds_from_the_first_address_to_the_last() -> Result<(
         let (few, most) = (&PREFIXES[at..=at], &all[at..=at]);
         let text = format!("{SERVICE}[lists.bad]\naction = \"drop\"\nprefixes = {few:?}\n");
         let parsed = policy::parse(&text, Path::new("filters.toml"))?.policy;
-        dataplane.apply(&parsed, &text, &ListContents::new(), &[])?;
+        dataplane.apply(&parsed, &text, &contents(&parsed, Path::new("/"))?, &[])?;
         check(&dataplane, &program, most, "list", "one prefix")?;
         let other = all[(at + 1) % 8].network().to_string();
         let found = reason(&dataplane, &program, &other)?;
         ensure!(found == "pass", "{other} is in no list: {found}");
     }
+    Ok(())
+}
+
+#[test]
+fn a_ban_stays_when_a_neighbours_ends_after_a_restart() -> Result<()> {
+    require_root();
+    let (mut dataplane, program, bpffs) = place(SERVICE)?;
+    // Of the same part of the addresses.
+    let [stays, ends]: [IpNet; 2] = ["198.51.100.7/32".parse()?, "198.51.200.0/24".parse()?];
+    let entry = |prefix| BanEntry {
+        prefix,
+        service: None,
+        until_ns: u64::MAX,
+    };
+    dataplane.change_bans(&[entry(stays), entry(ends)], &[])?;
+    drop(dataplane);
+    let source = policy::parse(SERVICE, Path::new("filters.toml"))?.policy.source;
+    let (mut dataplane, _) = Dataplane::open(&bpffs.path().join("weir"), &source)?;
+    dataplane.change_bans(&[], &[(ends, None)])?;
+    let found = [
+        reason(&dataplane, &program, "198.51.100.7")?,
+        reason(&dataplane, &program, "198.51.200.1")?,
+    ];
+    ensure!(found == ["ban", "pass"], "{found:?}");
     Ok(())
 }

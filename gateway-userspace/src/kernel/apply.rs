@@ -240,10 +240,6 @@ impl Dataplane {
         if lists {
             image.generation.lists_slot = next_slot(before.lists_slot);
             let (v4, v6) = tries("weir_lists", &image.lists)?;
-            self.write_filter(
-                image.generation.lists_slot,
-                &Filter::of(image.lists.iter().map(|(net, _)| net)),
-            )?;
             tables.push(("LISTS_V4", image.generation.lists_slot, v4));
             tables.push(("LISTS_V6", image.generation.lists_slot, v6));
         } else {
@@ -260,6 +256,11 @@ impl Dataplane {
             group_table(&image.group_table)?,
         ));
         self.put(&tables)?;
+        if lists {
+            // After that wait, too: the slot may have been that of a policy that waited and was taken back a moment ago.
+            let filter = Filter::of(image.lists.iter().map(|(net, _)| net));
+            self.write_filter(image.generation.lists_slot, &filter)?;
+        }
         // Every packet that looked into the other half has finished: the waits above began after the last switch.
         self.write_half(image, fresh.generation())?;
         self.set_active(fresh)?;

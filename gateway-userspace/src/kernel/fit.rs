@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 
 use gateway_core::{
     bucket::spec::COARSE_TICK_NS,
-    image::{Generation, flags, uses},
+    image::{Generation, INTERFACES, flags, uses},
 };
 use nix::time::ClockId;
 
@@ -66,9 +66,9 @@ impl Dataplane {
         let mut fitted = self.fitted.borrow_mut();
         for found in attach::list(&self.dir)? {
             let known = &self.state.registry.interfaces;
-            // Whoever is attached has a number. If not, its packets are judged all the same, and told as uncounted.
+            // Whoever is attached has a number. If not, its packets are judged all the same, and told as uncounted: there is no such page.
             let number = known.iter().position(|name| *name == found.interface);
-            let number = number.unwrap_or(known.len());
+            let number = number.unwrap_or(INTERFACES as usize);
             let constants = Constants {
                 interface: number as u32,
                 uses,

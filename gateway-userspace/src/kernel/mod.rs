@@ -87,7 +87,8 @@ pub struct Dataplane {
 
 impl Dataplane {
     /// Takes the lock on `bpffs` (created if absent), opens what is pinned there or creates it. Nothing is attached
-    /// or changed for packets yet. Slow only when it creates (some 50 ms).
+    /// or changed for packets yet. Slow only when it creates (some 80 ms, for a
+    /// few ticks must go by).
     pub fn open(bpffs: &Path, source: &Source) -> Result<(Self, Opened), KernelError> {
         pins::ensure(bpffs, true)?;
         let lock = pins::lock(bpffs)?;

@@ -192,9 +192,10 @@ pub(super) fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> io
 /// Runs an XDP program once on a frame, into which it may write.
 pub(super) fn test_run_once(program: BorrowedFd<'_>, frame: &mut [u8]) -> io::Result<()> {
     let mut attributes = blank();
+    let given = frame.to_vec();
     attributes.test.data_out = frame.as_mut_ptr() as u64;
     attributes.test.data_size_out = frame.len() as u32;
-    test_run_attributes(program, frame, 1, attributes).map(drop)
+    test_run_attributes(program, &given, 1, attributes).map(drop)
 }
 
 fn test_run_attributes(

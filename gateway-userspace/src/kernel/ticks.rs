@@ -50,34 +50,44 @@ fn look(program: BorrowedFd<'_>) -> Result<[u64; 3], KernelError> {
     Ok([words[0], words[1], words[2]].map(u64::from_ne_bytes))
 }
 
-/// The clock when the count was 0. It is the same until the machine starts anew; the count is looked at over some ticks, because
-/// only at the moment of a tick the two clocks say the same. By a 64th of a tick it is early, for a look never comes at that very
-/// moment: the clock that goes by it is not to be ahead.
+/// The clock when the count was 0; 0 where that cannot be seen. It is the same until the machine starts anew. The count is looked at
+/// over some ticks, because only at the moment of a tick the two clocks say the same. It is told too early rather than too late, by a
+/// 64th of a tick or as long as it was since the look before, for none comes at that very moment: the clock that goes by it should not be ahead.
 pub(super) fn origin_ns(object: &mut Ebpf) -> Result<u64, KernelError> {
-    const TICKS: u64 = 5;
+    /// Ticks to be seen: in one that came late the clock is further on.
+    const TICKS: u32 = 5;
     /// More looks than so many ticks of a hundredth of a second have room for.
     const LOOKS: u32 = 1_000_000;
     let Some(tick_ns) = resolution_ns(ClockId::CLOCK_MONOTONIC_COARSE) else {
         return Ok(0);
     };
     let program = object::load(object, PROGRAM)?;
-    let mut first = None;
-    let mut earliest = None;
+    let [mut count, _, mut clock_ns] = look(program)?;
+    let mut seen = 0;
+    let mut best: Option<(u64, u64)> = None;
     for _ in 0..LOOKS {
-        let [count, _, clock_ns] = look(program)?;
-        // As far as the clock is beyond the last tick, it is beyond the count: the least of it is the tick's own moment.
+        let (count_before, before_ns) = (count, clock_ns);
+        [count, _, clock_ns] = look(program)?;
+        // After a pause of more than a tick nobody knows when the last one was.
+        if count.wrapping_sub(count_before) != 1 {
+            continue;
+        }
         let origin_ns = clock_ns.wrapping_sub(count.wrapping_mul(tick_ns));
-        let known = *earliest.get_or_insert(origin_ns);
-        earliest = Some(earlier(known, origin_ns));
-        if count > *first.get_or_insert(count) + TICKS {
+        if best.is_none_or(|(known_ns, _)| is_earlier(origin_ns, known_ns)) {
+            best = Some((origin_ns, clock_ns.wrapping_sub(before_ns)));
+        }
+        seen += 1;
+        if seen == TICKS {
             break;
         }
     }
-    Ok(earliest.map_or(0, |origin_ns| origin_ns.wrapping_sub(tick_ns / 64)))
+    Ok(best.map_or(0, |(origin_ns, since_ns)| {
+        origin_ns.wrapping_sub(since_ns.clamp(tick_ns / 64, tick_ns))
+    }))
 }
 
 impl Dataplane {
-    /// So many looks at the clock that packets are judged by where it need not be exact, and each time at the exact one right after
+    /// For tests: so many looks at the clock that packets are judged by where it need not be exact, and each time at the exact one right after
     /// it, in nanoseconds; and whether the former goes by the kernel's count of ticks.
     ///
     /// # Errors
@@ -92,13 +102,9 @@ impl Dataplane {
     }
 }
 
-/// The earlier of two times that are near one another, modulo 2⁶⁴.
-fn earlier(one: u64, other: u64) -> u64 {
-    if other.wrapping_sub(one).cast_signed() < 0 {
-        other
-    } else {
-        one
-    }
+/// Whether a time is before another that is near it, modulo 2⁶⁴.
+const fn is_earlier(one: u64, other: u64) -> bool {
+    one.wrapping_sub(other).cast_signed() < 0
 }
 
 #[cfg(test)]
@@ -107,9 +113,7 @@ mod tests {
 
     #[test]
     fn the_earlier_time_counts_also_around_the_wrap() {
-        assert_eq!(earlier(7, 5), 5);
-        assert_eq!(earlier(5, 7), 5);
-        assert_eq!(earlier(3, u64::MAX - 3), u64::MAX - 3);
-        assert_eq!(earlier(u64::MAX - 3, 3), u64::MAX - 3);
+        assert!(is_earlier(5, 7) && !is_earlier(7, 5) && !is_earlier(5, 5));
+        assert!(is_earlier(u64::MAX - 3, 3) && !is_earlier(3, u64::MAX - 3));
     }
 }

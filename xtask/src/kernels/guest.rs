@@ -27,7 +27,7 @@ pub(crate) struct Test {
 /// What runs on a guest, in order: everything that asks whether the kernel takes and runs the programs as the host's twin
 /// does, and a smoke test of `weir` itself. It must need no tools but those in the archive, no captures, and no fast
 /// machine.
-pub(crate) const TESTS: [Test; 9] = [
+pub(crate) const TESTS: [Test; 10] = [
     Test {
         program: "programs",
         // Budgets are those of the kernel that they were set on.
@@ -61,6 +61,10 @@ pub(crate) const TESTS: [Test; 9] = [
     Test {
         program: "proofs",
         args: "--exact a_connection_of_this_host_proves_its_peer a_handshake_that_passes_through_proves_its_source",
+    },
+    Test {
+        program: "filters",
+        args: "",
     },
     Test {
         program: "bans",
