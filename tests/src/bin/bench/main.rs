@@ -31,7 +31,7 @@ struct Effort {
 }
 
 const FULL: Effort = Effort {
-    packet: (25, 300_000),
+    packet: (41, 200_000),
     wire: (15, Duration::from_millis(250)),
     control: 5,
 };
