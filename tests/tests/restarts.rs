@@ -243,7 +243,8 @@ fn state_of_another_version_is_replaced_without_a_gap() -> Result<()> {
     weir.cli(&["status"])?.ok()?;
     let metrics = weir.metrics()?;
     let default = counts(&metrics, "default", &[]);
-    ensure!(default.pass == 0 && default.drop > 0, "{default:?}");
+    // Nothing of the flood was heard; what hosts ask each other (ARP, neighbour discovery) passes, now and then.
+    ensure!(default.pass < 10 && default.drop > 0, "{default:?}");
     // Its next start finds its own maps, and says nothing.
     weir.stop_with(Signal::SIGTERM)?;
     weir.start()?;

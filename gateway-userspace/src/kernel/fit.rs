@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 
 use gateway_core::{
     bucket::spec::COARSE_TICK_NS,
-    image::{Generation, INTERFACES, flags, uses},
+    image::{Generation, flags, uses},
 };
 use nix::time::ClockId;
 
@@ -66,9 +66,11 @@ impl Dataplane {
         let mut fitted = self.fitted.borrow_mut();
         for found in attach::list(&self.dir)? {
             let known = &self.state.registry.interfaces;
-            // Whoever is attached has a number. If not, its packets are judged all the same, and told as uncounted: there is no such page.
-            let number = known.iter().position(|name| *name == found.interface);
-            let number = number.unwrap_or(INTERFACES as usize);
+            // A link that has no number yet has a program of the maps before these. It goes on with that, and so with its bans, until
+            // all of them are here and [`Self::attach`] replaces it.
+            let Some(number) = known.iter().position(|name| *name == found.interface) else {
+                continue;
+            };
             let constants = Constants {
                 interface: number as u32,
                 uses,
