@@ -14,8 +14,7 @@ use aya_ebpf::{
 use gateway_core::{
     frame::{Frame as _, Window as _},
     image::{Active, Control, flags},
-    judge, limit,
-    proof::{self, Tables as _},
+    judge, limit, proof,
     wire::{ethernet, ipv4, ipv6, tcp},
 };
 
