@@ -3,7 +3,7 @@
 
 use crate::{
     frame::{Frame, Window},
-    packet::{Fragment, Network, Packet, UNTAGGED},
+    packet::{Network, Packet, UNTAGGED},
     wire::{ethernet, ipv4, tcp, udp},
 };
 
@@ -21,58 +21,66 @@ const FIRST: u8 = 0x45;
 /// The packet in a frame, if it is plain and nothing is wrong with it: what [`crate::parse::follow`] makes of it.
 #[inline(always)]
 pub fn plain<F: Frame>(frame: &F) -> Option<Packet> {
-    let header = frame.window::<END>(0)?;
+    let mut packet = Packet::EMPTY;
+    if plain_into(frame, &mut packet) {
+        Some(packet)
+    } else {
+        None
+    }
+}
+
+/// As [`plain`], into a packet that must be [`Packet::EMPTY`] (but for its VLAN, which may be anything). Where the frame is not plain it leaves
+/// there what is of no use. Field by field, as they are read: a packet as a value would be kept in registers that BPF does not
+/// have, and be written twice.
+#[inline(always)]
+pub fn plain_into<F: Frame>(frame: &F, packet: &mut Packet) -> bool {
+    let Some(header) = frame.window::<END>(0) else {
+        return false;
+    };
     let fragment = header.be16::<{ IP + ipv4::FRAGMENT }>() & (ipv4::OFFSET | ipv4::MORE_FRAGMENTS);
-    let protocol = header.byte::<{ IP + ipv4::PROTOCOL }>();
     if header.be16::<{ ethernet::TYPE }>() != ethernet::IPV4
         || header.byte::<{ IP + ipv4::VERSION_IHL }>() != FIRST
         || fragment != 0
     {
-        return None;
+        return false;
     }
     let length = frame.length();
     let end = IP as u32 + u32::from(header.be16::<{ IP + ipv4::TOTAL_LENGTH }>());
     if end > length {
-        return None;
+        return false;
     }
-    let mut packet = Packet {
-        length,
-        network: Network::V4,
-        source: [header.word::<{ IP + ipv4::SOURCE }>(), 0, 0, 0],
-        destination: [header.word::<{ IP + ipv4::DESTINATION }>(), 0, 0, 0],
-        protocol,
-        fragment: Fragment::Whole,
-        connection: false,
-        icmp_type: 0,
-        vlan: UNTAGGED,
-        // At the same place in both.
-        source_port: header.be16::<{ TRANSPORT + tcp::SOURCE_PORT }>(),
-        destination_port: header.be16::<{ TRANSPORT + tcp::DESTINATION_PORT }>(),
-        tcp_flags: 0,
-        ttl: header.byte::<{ IP + ipv4::TTL }>(),
-        sequence: 0,
-        acknowledgement: 0,
-        payload: 0,
-    };
+    packet.length = length;
+    packet.network = Network::V4;
+    packet.source[0] = header.word::<{ IP + ipv4::SOURCE }>();
+    packet.destination[0] = header.word::<{ IP + ipv4::DESTINATION }>();
+    packet.vlan = UNTAGGED;
+    // At the same place in both.
+    packet.source_port = header.be16::<{ TRANSPORT + tcp::SOURCE_PORT }>();
+    packet.destination_port = header.be16::<{ TRANSPORT + tcp::DESTINATION_PORT }>();
+    packet.ttl = header.byte::<{ IP + ipv4::TTL }>();
+    let protocol = header.byte::<{ IP + ipv4::PROTOCOL }>();
+    packet.protocol = protocol;
     if protocol == ipv4::TCP {
         let data = TRANSPORT as u32 + u32::from(header.byte::<{ TRANSPORT + tcp::DATA_OFFSET }>() >> 4) * 4;
         if end < END as u32 || data < END as u32 {
-            return None;
+            return false;
         }
-        packet.tcp_flags = header.byte::<{ TRANSPORT + tcp::FLAGS }>();
-        packet.connection = packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
+        packet.payload = end.saturating_sub(data) as u16;
+        let flags = header.byte::<{ TRANSPORT + tcp::FLAGS }>();
+        packet.tcp_flags = flags;
+        packet.connection = flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
         packet.sequence = header.be32::<{ TRANSPORT + tcp::SEQUENCE }>();
         packet.acknowledgement = header.be32::<{ TRANSPORT + tcp::ACKNOWLEDGEMENT }>();
-        packet.payload = end.saturating_sub(data) as u16;
+        true
     } else if protocol == ipv4::UDP {
         let stated = usize::from(header.be16::<{ TRANSPORT + udp::LENGTH }>());
         if end < DATAGRAM as u32 || stated < udp::HEADER {
-            return None;
+            return false;
         }
         packet.connection = end >= (DATAGRAM + udp::QUIC_LONG) as u32
             && udp::is_quic_initial(header.byte::<DATAGRAM>(), header.be32::<{ DATAGRAM + 1 }>());
+        true
     } else {
-        return None;
+        false
     }
-    Some(packet)
 }

@@ -33,16 +33,15 @@ use aya_ebpf::{
         xdp_action::{XDP_DROP, XDP_PASS},
         xdp_md,
     },
-    helpers::generated::bpf_get_prandom_u32,
     macros::{classifier, sock_ops, xdp},
     programs::{SockOpsContext, TcContext, XdpContext},
 };
 use gateway_core::{
     frame::Frame as _,
     judge,
-    packet::{Malformed, Network, Packet},
+    packet::{Fragment, Malformed, Network, Packet},
     parse::follow_into,
-    plain::plain,
+    plain::plain_into,
     verdict::Verdict,
 };
 
@@ -80,6 +79,13 @@ fn weir_connections(context: SockOpsContext) -> u32 {
 /// Where a parsed packet is put: memory of a size that the verifier can read off the type.
 pub(crate) type PacketPlace = [u64; 8];
 const _: () = assert!(size_of::<Packet>() <= size_of::<PacketPlace>() && align_of::<Packet>() <= 8);
+
+/// Zeros are a packet, the empty one but for its VLAN, and the words that a packet does not fill are zeros as well.
+const _: () = {
+    // SAFETY: evaluated by the compiler, which refuses zeros that are no packet.
+    let zeros = unsafe { core::mem::zeroed::<Packet>() };
+    assert!(matches!(zeros.network, Network::Other(0)) && matches!(zeros.fragment, Fragment::Whole));
+};
 
 /// What the parsing functions return besides the packet.
 pub(crate) const PARSED: u32 = 0;
@@ -139,14 +145,9 @@ fn run(
         return XDP_PASS;
     };
     // Nearly every packet is spared a call.
-    let parsed = match plain(&frame()) {
-        Some(packet) => {
-            // SAFETY: of the size and alignment asserted above.
-            unsafe { place.as_mut_ptr().cast::<Packet>().write(packet) };
-            true
-        }
-        None => parse(context.ctx, place.as_mut_ptr()) == PARSED,
-    };
+    // SAFETY: of the size and alignment asserted above, and zeros, which are a packet.
+    let plain = plain_into(&frame(), unsafe { &mut *place.as_mut_ptr().cast::<Packet>() });
+    let parsed = plain || parse(context.ctx, place.as_mut_ptr()) == PARSED;
     let (judgement, subject) = if parsed {
         // SAFETY: the function has written a packet.
         let packet = unsafe { &mut *place.as_mut_ptr().cast::<Packet>() };
@@ -157,8 +158,7 @@ fn run(
             } else {
                 0
             };
-            // SAFETY: takes nothing, gives a number.
-            packet.source[word] ^= unsafe { bpf_get_prandom_u32() } & maps::spread();
+            packet.source[word] ^= frame().draw() & maps::spread();
         }
         environment.expect(packet);
         judge::judge_for(&environment, packet)

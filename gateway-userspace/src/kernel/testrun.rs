@@ -53,7 +53,8 @@ impl Dataplane {
     }
 
     /// Loads the program with the real clock, to be run on sources whose bits in `spread` are random each time: of an IPv4
-    /// source as they lie in the packet, of an IPv6 one in the second word of its /64. `lru`: with an `LRU_HASH` in
+    /// source as they lie in the packet, of an IPv6 one in the second word of its /64. They are drawn
+    /// from the frame's Ethernet source, which must not be zeros, and be another for every call. `lru`: with an `LRU_HASH` in
     /// place of the source table.
     #[cfg(feature = "lru")]
     pub fn spread_program(&mut self, spread: u32, lru: bool) -> Result<TestProgram, KernelError> {
