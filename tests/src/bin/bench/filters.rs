@@ -23,8 +23,11 @@ pub(crate) enum Limit {
 
 /// The rate, also the burst, of [`Limit::Within`].
 const ENOUGH: u32 = 10_000;
-/// Sources that each filter must have room for.
+/// Sources that the other filters must have room for: a bound, up to which they take memory as sources come.
 const SOURCES: u32 = 4_000_000;
+/// Slots of Weir's table where a million sources are over their limit: twice as many, as it is to have of sources in debt. Where all are within it hardly any are
+/// in debt at one moment, and the policy speaks of no slots, as policies do not.
+const SLOTS: u32 = 2_000_000;
 
 /// A filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,6 +184,10 @@ fn policy(limit: Limit, blind: bool) -> String {
     } else {
         ("", "")
     };
+    let source = match limit {
+        Limit::Over => format!("[source]\nmax_tracked = {SLOTS}\n"),
+        Limit::Within => String::new(),
+    };
     let limits = match limit {
         Limit::Over => {
             "[service.per_source]\npackets = { rate = 1, burst = 1 }\n[service.total]\npackets = { rate = 1, burst = 1 }\n"
@@ -191,7 +198,7 @@ fn policy(limit: Limit, blind: bool) -> String {
         }
     };
     format!(
-        "version = 1\n{head}[source]\nmax_tracked = {SOURCES}\n[[service]]\nname = \"web\"\nprotocol = \"udp\"\nports = [80]\n{key}{limits}"
+        "version = 1\n{head}{source}[[service]]\nname = \"web\"\nprotocol = \"udp\"\nports = [80]\n{key}{limits}"
     )
 }
 

@@ -31,8 +31,8 @@ struct Effort {
 }
 
 const FULL: Effort = Effort {
-    packet: (41, 200_000),
-    wire: (15, Duration::from_millis(250)),
+    packet: (25, 200_000),
+    wire: (21, Duration::from_millis(250)),
     control: 5,
 };
 const QUICK: Effort = Effort {

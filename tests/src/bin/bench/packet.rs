@@ -18,7 +18,7 @@ use weir_tests::{
         program::{DROP, Kind, PASS, Program, Size, held},
     },
     bpffs::BpffsDir,
-    frame::{ACK, Frame},
+    frame::{ACK, Frame, seeded},
 };
 
 use crate::{
@@ -78,10 +78,11 @@ struct Row {
 
 impl Row {
     fn run(&self, repeat: u32) -> Result<Duration> {
+        let frame = seeded(&self.frame);
         match &self.subject {
-            Subject::Own(program) => Ok(program.run(&self.frame, repeat)?.1),
-            Subject::Weir(program) => Ok(program.run(&self.frame, repeat)?.1),
-            Subject::Leaving(program) => Ok(program.leaves(&self.frame, repeat)?),
+            Subject::Own(program) => Ok(program.run(&frame, repeat)?.1),
+            Subject::Weir(program) => Ok(program.run(&frame, repeat)?.1),
+            Subject::Leaving(program) => Ok(program.leaves(&frame, repeat)?),
         }
     }
 }
@@ -185,7 +186,6 @@ fn others() -> Result<Vec<Row>> {
         ("a clock read", Helper::Clock),
         ("a coarse clock read", Helper::CoarseClock),
         ("a read of the tick count", Helper::Ticks),
-        ("a random number", Helper::Random),
     ] {
         rows.push(own(
             "yardsticks",
@@ -195,6 +195,13 @@ fn others() -> Result<Vec<Row>> {
             0,
         )?);
     }
+    rows.push(own(
+        "yardsticks",
+        "the draw of a source",
+        "bench_draw",
+        &mut programs::drawing,
+        0,
+    )?);
     for (name, bits) in cases::SOURCES {
         for (kind, called) in [(Kind::LruHash, "LRU_HASH"), (Kind::Array, "array")] {
             let spread = ((1_u32 << bits) - 1).to_be();

@@ -32,6 +32,16 @@ pub(crate) fn call(helper: Helper) -> Result<Program> {
     Program::load("bench_call", &Code::new().call(helper).answer(DROP).words())
 }
 
+/// A program that draws a source, as those of random sources do, and drops.
+pub(crate) fn drawing() -> Result<Program> {
+    let mut code = Code::new();
+    let out = code.label();
+    begin(&mut code, out);
+    draw(&mut code, 0);
+    code.here(out).answer(DROP);
+    Program::load("bench_draw", &code.words())
+}
+
 /// The frame into its register, after a check that it has all headers; else to `out`.
 fn begin(code: &mut Code, out: weir_tests::bpf::asm::Label) {
     code.by(Op::Move, CONTEXT, 1)
@@ -40,6 +50,22 @@ fn begin(code: &mut Code, out: weir_tests::bpf::asm::Label) {
         .by(Op::Move, 3, FRAME)
         .with(Op::Add, 3, HEADERS)
         .jump_by(When::Greater, 3, 2, out);
+}
+
+/// A number that looks random into a register: the same draw as Weir's own program makes in a benchmark (`PacketFrame::draw`).
+fn draw(code: &mut Code, to: Register) {
+    const STATE: i16 = 6;
+    const LAST: Register = 5;
+    code.load(Width::Four, to, FRAME, STATE);
+    for (op, bits) in [(Op::Left, 13), (Op::Right, 17), (Op::Left, 5)] {
+        code.by(Op::Move, LAST, to)
+            .with(op, LAST, bits)
+            .by(Op::Xor, to, LAST)
+            // Of 32 bits: what was moved out above them goes.
+            .with(Op::Left, to, 32)
+            .with(Op::Right, to, 32);
+    }
+    code.store(Width::Four, FRAME, STATE, to);
 }
 
 /// Sends every frame out of an interface, as from a source drawn from `base` and as many more as `mask` has bits for.
@@ -116,9 +142,8 @@ pub(crate) fn limiter(kind: Kind, bits: u32, spread: u32) -> Result<Program> {
         .jump(When::Different, 1, i32::from(80_u16.to_be()), out)
         .load(Width::Four, ENTRY, FRAME, SOURCE);
     if spread != 0 {
-        // The same draw as Weir's own program makes in a benchmark.
-        code.call(Helper::Random)
-            .wide(1, u64::from(spread))
+        draw(&mut code, 0);
+        code.wide(1, u64::from(spread))
             .by(Op::And, 0, 1)
             .by(Op::Xor, ENTRY, 0);
     }

@@ -9,7 +9,10 @@ use weir::{
     kernel::{Dataplane, ListContents, TestProgram},
     policy,
 };
-use weir_tests::{bpffs::BpffsDir, frame::Frame};
+use weir_tests::{
+    bpffs::BpffsDir,
+    frame::{Frame, seeded},
+};
 
 const ONE: &str = "packets = { rate = 100_000, burst = 100_000 }";
 const THREE: &str = "packets = { rate = 100_000, burst = 100_000 }\nbytes = { rate = \"100MB\", burst = \"100MB\" }\nconnections = { rate = 100_000, burst = 100_000 }";
@@ -84,7 +87,7 @@ pub(crate) fn compare(quick: bool) -> Result<()> {
     for _ in 0..rounds {
         for row in &mut rows {
             for (program, times) in row.programs.iter().zip(&mut row.times) {
-                times.push(program.run(&row.frame, runs)?.1);
+                times.push(program.run(&seeded(&row.frame), runs)?.1);
             }
         }
     }
@@ -136,7 +139,7 @@ pub(crate) fn overload() -> Result<()> {
         let mut passed = 0u64;
         for _ in 0..TURNS {
             passed += u64::from(alone.run(&greedy, 1)?.0 == Verdict::Pass);
-            flood.run(&spoofed, OTHERS)?;
+            flood.run(&seeded(&spoofed), OTHERS)?;
         }
         let limit = LIMIT + started.elapsed().as_secs();
         println!("{name:<10} {passed:>6} passed, {limit} are its limit");
