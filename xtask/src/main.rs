@@ -73,7 +73,8 @@ enum Command {
     /// Measure what Weir costs: per packet, end to end beside other filters, and its control; needs root, or sudo
     /// without a password
     ///
-    /// About ten minutes; with `--quick` about one. `--json` is for machines, `--markdown` for docs/performance.md,
+    /// Installs the filters that it measures Weir beside (nftables, iptables, xdp-filter) where they are missing and can be had.
+    /// About a quarter of an hour; with `--quick` about a minute. `--json` is for machines, `--markdown` for docs/performance.md,
     /// `--only packet`, `wire` or `control` measures one part.
     Bench {
         /// Instead, compare the source table with an `LRU_HASH`, and simulate attackers that fill its lines
@@ -152,7 +153,10 @@ fn run(command: Command) -> Result<()> {
         Command::Bench {
             table: true, args, ..
         } => lab::become_program("source-table", &["lru"], &args),
-        Command::Bench { args, .. } => lab::become_program("bench", &["lru"], &args),
+        Command::Bench { args, .. } => {
+            setup::rivals::install();
+            lab::become_program("bench", &["lru"], &args)
+        }
         Command::Verify { args } => lab::become_program("verify", &[], &args),
         Command::Eval { args } => {
             setup::setup(Scope::Build, Mode::Quiet)?;

@@ -82,6 +82,18 @@ pub(crate) struct Tool {
     pub(crate) dnf: &'static str,
 }
 
+impl Tool {
+    /// One that only the benchmark uses, whose packages have the same name everywhere. It is of no scope's tools.
+    pub(crate) const fn of_bench(program: &'static str, package: &'static str) -> Self {
+        Self {
+            program,
+            scope: Scope::OtherKernels,
+            apt: package,
+            dnf: package,
+        }
+    }
+}
+
 /// The programs that the tests in the kernel use, this one and others.
 const TOOLS: [Tool; 12] = [
     // For libFuzzer.
@@ -175,6 +187,19 @@ pub(crate) enum Manager {
     Other,
 }
 
+impl Manager {
+    /// The first of those that are known.
+    pub(crate) fn of_this_machine() -> Self {
+        if find_program("apt-get").is_some() {
+            Self::Apt
+        } else if find_program("dnf").is_some() {
+            Self::Dnf
+        } else {
+            Self::Other
+        }
+    }
+}
+
 /// The state of the machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
@@ -250,13 +275,7 @@ impl Facts {
                 .collect(),
             tester: (scope >= Scope::Everything).then(Tester::find),
             bpffs: bpffs_mounted(&fs::read_to_string("/proc/self/mounts").unwrap_or_default()),
-            manager: if find_program("apt-get").is_some() {
-                Manager::Apt
-            } else if find_program("dnf").is_some() {
-                Manager::Dnf
-            } else {
-                Manager::Other
-            },
+            manager: Manager::of_this_machine(),
         }
     }
 }

@@ -5,6 +5,7 @@ mod facts;
 mod linker;
 mod packages;
 mod plan;
+pub(crate) mod rivals;
 mod tester;
 
 use anyhow::{Result, bail};
