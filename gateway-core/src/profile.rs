@@ -38,14 +38,20 @@ pub const fn time_bound_ns(at: usize) -> Option<u64> {
 /// The count that a frame length belongs to.
 #[inline(always)]
 pub const fn size_at(length: u32) -> usize {
-    // The sum of comparisons has no branches to mispredict.
-    (length > SIZES[0]) as usize
-        + (length > SIZES[1]) as usize
-        + (length > SIZES[2]) as usize
-        + (length > SIZES[3]) as usize
-        + (length > SIZES[4]) as usize
-        + (length > SIZES[5]) as usize
-        + (length > SIZES[6]) as usize
+    // Lengths come mixed, and a branch on each bound would be guessed wrong for every other packet.
+    let (mut at, mut over) = (0, 0_u32);
+    while at < SIZES.len() {
+        over = over.wrapping_add(all_ones_beyond(SIZES[at], length));
+        at += 1;
+    }
+    over.wrapping_neg() as usize
+}
+
+/// All bits where a length is greater than a bound, else none. Comparisons, and the highest bit of a difference, become jumps in BPF, which cannot
+/// move by a condition; these bits do not.
+#[inline(always)]
+const fn all_ones_beyond(bound: u32, length: u32) -> u32 {
+    ((bound as u64).wrapping_sub(length as u64) >> 32) as u32
 }
 
 /// The count that a time belongs to.
