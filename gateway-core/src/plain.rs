@@ -22,11 +22,7 @@ const FIRST: u8 = 0x45;
 #[inline(always)]
 pub fn plain<F: Frame>(frame: &F) -> Option<Packet> {
     let mut packet = Packet::EMPTY;
-    if plain_into(frame, &mut packet) {
-        Some(packet)
-    } else {
-        None
-    }
+    plain_into(frame, &mut packet).then_some(packet)
 }
 
 /// As [`plain`], into a packet that must be [`Packet::EMPTY`] (but for its VLAN, which may be anything). Where the frame is not plain it leaves

@@ -6,8 +6,9 @@ mod frames;
 use frames::*;
 use gateway_core::{
     frame::Slice,
+    packet::Packet,
     parse::{follow, parse},
-    plain::plain,
+    plain::{plain, plain_into},
 };
 use proptest::prelude::*;
 
@@ -70,9 +71,13 @@ proptest! {
         frame.truncate(frame.len().min(cut.max(14)));
         let frame = Slice::whole(&frame);
         let slow = follow(&frame);
-        if let Some(packet) = plain(&frame) {
+        let read = plain(&frame);
+        if let Some(packet) = read {
             prop_assert_eq!(Ok(packet), slow);
         }
+        // The kernel half begins with zeros.
+        let mut place = Packet { vlan: 0, ..Packet::EMPTY };
+        prop_assert_eq!(plain_into(&frame, &mut place).then_some(place), read);
         prop_assert_eq!(parse(&frame), slow);
     }
 

@@ -82,18 +82,6 @@ pub(crate) struct Tool {
     pub(crate) dnf: &'static str,
 }
 
-impl Tool {
-    /// One that only the benchmark uses, whose packages have the same name everywhere. It is of no scope's tools.
-    pub(crate) const fn of_bench(program: &'static str, package: &'static str) -> Self {
-        Self {
-            program,
-            scope: Scope::OtherKernels,
-            apt: package,
-            dnf: package,
-        }
-    }
-}
-
 /// The programs that the tests in the kernel use, this one and others.
 const TOOLS: [Tool; 12] = [
     // For libFuzzer.

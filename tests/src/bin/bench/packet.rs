@@ -305,7 +305,7 @@ pub(crate) fn two_cpus(rounds: usize, repeat: u32) -> Result<(Table, BTreeMap<&'
     }
     for ((name, _), (one, two)) in subjects.iter().zip(&figures) {
         let best = |rates: &[f64]| rates.iter().copied().fold(0.0, f64::max);
-        // The best of two CPUs asks that nothing disturbs either of them for a whole round; within a round what disturbs does so to both figures.
+        // The best of two CPUs asks that nothing disturbs either of them for a whole round; what goes on for longer disturbs both figures of one.
         let mut by_round = Figures::default();
         for (one, two) in one.iter().zip(two) {
             by_round.push(two / one);
