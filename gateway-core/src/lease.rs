@@ -14,14 +14,20 @@
 //!
 //! # How much less
 //!
-//! What leases, forfeited ones and the floor charge that no packet used is never more than the debt, and it grows only when
-//! a lease is taken, which leaves a debt of at most a millisecond's refill for each other CPU ([`Terms::deepest`]). So a
-//! total admits at least what one admits whose burst is smaller by that: by (CPUs − 1) × 0.1 % of one second's rate. Beyond that debt, and beyond
-//! half of what strangers may charge, each packet is charged by itself. One CPU alone takes no leases.
+//! What leases, forfeited ones and the floor charge that no packet used makes a total refuse too early. All of it lies in the debt, so
+//! it is at most the floor where that is what is owed. Beyond that each CPU knows its share: what is left of its lease, and what it has
+//! [lost](Lease::lost) of those before. A CPU takes a lease only so large that both together stay within its budget, and the floor and all
+//! budgets together are [worth](Terms) (CPUs − 1) × 0.1 % of one second's rate: a total admits at least what one admits whose burst is smaller by that.
+//! A CPU that finds less owed, beyond the floor, than it has lost has lost no more than that, for what is paid off
+//! is lost to nobody. One that knows nothing of a bucket, because its slot was another's, has lost all that is owed, as
+//! far as anybody can tell.
+//!
+//! That holds however long the clock stands still between its ticks and however much is owed, up to half of what strangers may
+//! charge; beyond that each packet is charged by itself. One CPU alone takes no leases.
 
 use crate::bucket::spec::Spec;
 
-/// A lease is worth at most so many nanoseconds of its bucket's refill: 0.1 % of a second's.
+/// What each CPU but one may keep from a total, in nanoseconds of the total's refill: 0.1 % of a second's. A lease is smaller.
 pub const WORTH_NS: u64 = 1_000_000;
 /// After so long a lease is forfeited, and a count of what a CPU charges begins anew.
 pub const LONGEST_NS: u64 = 10_000_000;
@@ -40,27 +46,61 @@ pub struct Lease {
     pub until_ns: u64,
     /// What is left of it, in the bucket's units.
     pub left: u64,
-    /// What this CPU has charged the bucket since the lease was taken (or the count began), in the bucket's units: the
-    /// next lease is about as large as this one's use.
-    pub used: u64,
+    /// What this CPU has charged the bucket since the lease was taken (or the count began), the lease itself included, in the bucket's units: the
+    /// next lease is about as large as what was used of that.
+    pub charged: u64,
+    /// What this CPU has charged the bucket beyond the floor and nobody has used, at most: what it has forfeited.
+    /// Without what is left of the lease.
+    pub lost: u64,
 }
 
-/// Where a CPU keeps what it holds of a bucket. Nobody else reads or writes it.
+/// A word of a [`Lease`], by its place.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Field {
+    /// [`Lease::bucket`].
+    Bucket = 0,
+    /// [`Lease::until_ns`].
+    UntilNs = 1,
+    /// [`Lease::left`].
+    Left = 2,
+    /// [`Lease::charged`].
+    Charged = 3,
+    /// [`Lease::lost`].
+    Lost = 4,
+}
+
+/// Where a CPU keeps what it holds of a bucket. Nobody else reads or writes it. Word by word, for a whole lease in registers
+/// would be spilled to a stack that has no room for it.
 pub trait Slot {
-    /// Reads it.
-    fn get(&self) -> Lease;
-    /// Writes it.
-    fn set(&self, lease: Lease);
+    /// Reads a word.
+    fn get(&self, field: Field) -> u64;
+    /// Writes a word.
+    fn set(&self, field: Field, value: u64);
 }
 
 impl Slot for &core::cell::Cell<Lease> {
     #[inline(always)]
-    fn get(&self) -> Lease {
-        core::cell::Cell::get(self)
+    fn get(&self, field: Field) -> u64 {
+        let lease = core::cell::Cell::get(self);
+        match field {
+            Field::Bucket => lease.bucket,
+            Field::UntilNs => lease.until_ns,
+            Field::Left => lease.left,
+            Field::Charged => lease.charged,
+            Field::Lost => lease.lost,
+        }
     }
 
     #[inline(always)]
-    fn set(&self, lease: Lease) {
+    fn set(&self, field: Field, value: u64) {
+        let mut lease = core::cell::Cell::get(self);
+        match field {
+            Field::Bucket => lease.bucket = value,
+            Field::UntilNs => lease.until_ns = value,
+            Field::Left => lease.left = value,
+            Field::Charged => lease.charged = value,
+            Field::Lost => lease.lost = value,
+        }
         core::cell::Cell::set(self, lease);
     }
 }
@@ -99,9 +139,9 @@ impl Leases for NoLeases {
 struct Terms {
     /// The deepest debt that a lease may leave.
     deepest: u64,
-    /// The largest lease.
-    largest: u64,
-    /// What is owed at least when a lease is taken.
+    /// What one CPU may keep from the bucket: a quarter of [`WORTH_NS`].
+    budget: u64,
+    /// What is owed at least when a lease is taken: what all budgets leave of what CPUs may keep, or less.
     floor: u64,
 }
 
@@ -109,21 +149,27 @@ impl Terms {
     /// For a bucket that is charged so that its debt stays within `open`.
     #[inline(always)]
     const fn new(spec: &Spec, others: u64, open: u64) -> Self {
-        let worth = spec.clock(WORTH_NS);
-        let deepest = least(worth * others, open >> 1);
+        let (worth, deepest) = (spec.clock(WORTH_NS), open >> 1);
+        let budget = worth >> 2;
+        // Half of it is how long a lease lasts.
+        let longest = least(spec.clock(2 * LONGEST_NS), deepest >> 1);
         Self {
             deepest,
-            // Floor, and a lease for each of two CPUs, with room for what passes meanwhile.
-            largest: least(worth, deepest >> 3),
-            // Half of it is how long a lease lasts.
-            floor: least(spec.clock(2 * LONGEST_NS), deepest >> 1),
+            budget: least(budget, deepest >> 2),
+            floor: least(longest, (worth - budget) * others - budget),
         }
+    }
+
+    /// The largest lease of a CPU that has lost so much: half of what it may still lose, so that a few that are forfeited do not end them all.
+    #[inline(always)]
+    const fn largest(&self, lost: u64) -> u64 {
+        self.budget.saturating_sub(lost) >> 1
     }
 
     /// Whether there may be leases of a bucket that charges so much a packet.
     #[inline(always)]
     const fn allow(&self, cost: u64) -> bool {
-        self.largest >= FEWEST * cost
+        self.largest(0) >= FEWEST * cost
     }
 }
 
@@ -132,48 +178,38 @@ const fn least(one: u64, other: u64) -> u64 {
     if one < other { one } else { other }
 }
 
-impl Lease {
-    /// Whose a lease of this bucket is.
-    #[inline(always)]
-    const fn of(spec: &Spec) -> u64 {
-        (spec.id as u64) << 2 | spec.version as u64
-    }
+/// Whose a lease of this bucket is.
+#[inline(always)]
+const fn bucket(spec: &Spec) -> u64 {
+    (spec.id as u64) << 2 | spec.version as u64
+}
 
-    /// Whether it is of this bucket, and not over. A time that lies too far ahead is over too: the clock went back.
-    #[inline(always)]
-    const fn holds(&self, spec: &Spec, now_ns: u64) -> bool {
-        self.bucket == Self::of(spec) && self.until_ns.wrapping_sub(now_ns).wrapping_sub(1) < LONGEST_NS
-    }
+/// Whether a slot is this bucket's.
+#[inline(always)]
+fn owns<S: Slot>(slot: &S, spec: &Spec) -> bool {
+    slot.get(Field::Bucket) == bucket(spec)
+}
 
-    /// After a packet that was charged by itself.
-    #[inline(always)]
-    const fn counted(self, spec: &Spec, now_ns: u64, cost: u64) -> Self {
-        if self.holds(spec, now_ns) {
-            Self {
-                used: self.used + cost,
-                ..self
-            }
-        } else {
-            Self {
-                bucket: Self::of(spec),
-                until_ns: now_ns + LONGEST_NS,
-                left: 0,
-                used: cost,
-            }
-        }
-    }
+/// Whether what a slot holds is not over. A time that lies too far ahead is over too: the clock went back.
+#[inline(always)]
+fn lasts<S: Slot>(slot: &S, now_ns: u64) -> bool {
+    let until_ns = slot.get(Field::UntilNs);
+    until_ns.wrapping_sub(now_ns).wrapping_sub(1) < LONGEST_NS
+}
 
-    /// How large the next one should be. One that was used up before its end grows; one that was not becomes a little smaller than its use, so
-    /// that hardly anything is forfeited.
-    #[inline(always)]
-    const fn wanted(&self, spec: &Spec, now_ns: u64) -> u64 {
-        if self.bucket != Self::of(spec) {
-            0
-        } else if self.holds(spec, now_ns) {
-            self.used + (self.used >> 2)
-        } else {
-            self.used - (self.used >> 3)
-        }
+/// How large the next lease should be. One that was used up before its end grows; one that was not becomes a little smaller than its use, so
+/// that hardly anything is forfeited.
+#[inline(always)]
+fn wanted<S: Slot>(slot: &S, spec: &Spec, now_ns: u64) -> u64 {
+    if !owns(slot, spec) {
+        return 0;
+    }
+    // What is left has been charged: a slot's words are of one bucket.
+    let used = slot.get(Field::Charged).wrapping_sub(slot.get(Field::Left));
+    if lasts(slot, now_ns) {
+        used + (used >> 2)
+    } else {
+        used - (used >> 3)
     }
 }
 
@@ -186,40 +222,12 @@ pub fn spend<L: Leases>(leases: &L, spec: &Spec, now_ns: u64, amount: u32) -> bo
     let Some(slot) = leases.slot(spec.id) else {
         return false;
     };
-    let (lease, cost) = (slot.get(), spec.charge(amount));
-    if !lease.holds(spec, now_ns) || lease.left < cost {
+    let (left, cost) = (slot.get(Field::Left), spec.charge(amount));
+    if left < cost || !owns(&slot, spec) || !lasts(&slot, now_ns) {
         return false;
     }
-    slot.set(Lease {
-        left: lease.left - cost,
-        used: lease.used + cost,
-        ..lease
-    });
+    slot.set(Field::Left, left - cost);
     true
-}
-
-/// What one compare-and-swap is to charge, and what the CPU then holds.
-#[derive(Clone, Copy, Debug)]
-pub struct Offer {
-    /// The debt that it leaves, with the packet and the lease.
-    pub debt: u64,
-    /// When the lease ends.
-    pub until_ns: u64,
-    /// How much it is, in the bucket's units.
-    pub size: u64,
-}
-
-impl Offer {
-    /// The lease, once it is paid.
-    #[inline(always)]
-    pub const fn lease(&self, spec: &Spec) -> Lease {
-        Lease {
-            bucket: Lease::of(spec),
-            until_ns: self.until_ns,
-            left: self.size,
-            used: 0,
-        }
-    }
 }
 
 /// The slot of a bucket, where it may have leases for charges of this size.
@@ -231,10 +239,21 @@ pub fn slot<L: Leases>(leases: &L, spec: &Spec, cost: u64, open: u64) -> Option<
     leases.slot(spec.id)
 }
 
-/// A lease together with the charge of a packet, if one is due and the debt allows it.
+/// What one compare-and-swap is to charge, and what the CPU then holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Offer {
+    /// The debt that it leaves, with the packet and the lease.
+    pub debt: u64,
+    /// How much it is, in the bucket's units.
+    pub size: u64,
+}
+
+/// A lease together with the charge of a packet, if one is due and the debt allows it. The slot has it then, but for
+/// [what is left](Field::Left) of it, which is nothing before it is paid. (Written before, for what is kept over the race takes stack. Who loses it has
+/// counted more than was charged, and wants a larger lease the next time.)
 #[inline(always)]
-pub const fn offer(
-    held: &Lease,
+pub fn offer<S: Slot>(
+    slot: &S,
     spec: &Spec,
     now_ns: u64,
     others: u64,
@@ -243,25 +262,38 @@ pub const fn offer(
     open: u64,
 ) -> Option<Offer> {
     let terms = Terms::new(spec, others, open);
-    let size = least(held.wanted(spec, now_ns), terms.largest);
-    if size < FEWEST * cost {
-        return None;
-    }
-    let owed = if debt > terms.floor { debt } else { terms.floor };
+    let beyond = debt.saturating_sub(terms.floor);
+    // What is left of the lease before is given up. (A slot that was another bucket's wants nothing yet.)
+    let lost = least(slot.get(Field::Lost) + slot.get(Field::Left), beyond);
+    let size = least(wanted(slot, spec, now_ns), terms.largest(lost));
+    let owed = terms.floor + beyond;
     let after = owed + cost + size;
-    if after > terms.deepest {
+    if size < FEWEST * cost || after > terms.deepest {
         return None;
     }
     let lasts_ns = least(spec.nanoseconds(owed) >> 1, LONGEST_NS);
-    Some(Offer {
-        debt: after,
-        until_ns: now_ns + lasts_ns,
-        size,
-    })
+    slot.set(Field::Bucket, bucket(spec));
+    slot.set(Field::UntilNs, now_ns + lasts_ns);
+    slot.set(Field::Left, 0);
+    slot.set(Field::Charged, size);
+    slot.set(Field::Lost, lost);
+    Some(Offer { debt: after, size })
 }
 
-/// Notes a packet that was charged by itself, so that the next lease fits this CPU's traffic.
+/// Counts a packet that is charged by itself to a bucket that owed `debt`, so that the next lease fits this CPU's traffic. What is left of
+/// a lease that is over is lost then; how much of that is paid off [`offer`] finds out.
 #[inline(always)]
-pub fn note<S: Slot>(slot: &S, held: Lease, spec: &Spec, now_ns: u64, cost: u64) {
-    slot.set(held.counted(spec, now_ns, cost));
+pub fn count<S: Slot>(slot: &S, spec: &Spec, now_ns: u64, debt: u64, cost: u64) {
+    if !owns(slot, spec) {
+        slot.set(Field::Bucket, bucket(spec));
+        slot.set(Field::Lost, debt);
+    } else if lasts(slot, now_ns) {
+        slot.set(Field::Charged, slot.get(Field::Charged) + cost);
+        return;
+    } else {
+        slot.set(Field::Lost, slot.get(Field::Lost) + slot.get(Field::Left));
+    }
+    slot.set(Field::UntilNs, now_ns + LONGEST_NS);
+    slot.set(Field::Left, 0);
+    slot.set(Field::Charged, cost);
 }

@@ -5,7 +5,7 @@ use crate::{
     hash::{self, Domain, Key},
     image::{Generation, KINDS, Subject, flags, list_flags, subject_flags},
     judge::{Environment, Event, Judgement, Shared, verdict},
-    lease::{self, Leases, Slot as _},
+    lease::{self, Field, Leases, Slot as _},
     line::{Amount, Blocked, Charge, Strike, TRIES, Versions},
     packet::{Address, Network, Packet},
     proof::{self, Standing},
@@ -353,6 +353,12 @@ pub fn charge_shared<L: Leases>(
     if lease::spend(leases, spec, now_ns, amount) {
         return Charge::Admitted;
     }
+    race(once)
+}
+
+/// Tries to charge a shared cell until it does not lose its race.
+#[inline(always)]
+pub fn race(once: impl Fn() -> Charge) -> Charge {
     for _ in 0..TRIES * 2 {
         let charge = once();
         if !matches!(charge, Charge::Lost) {
@@ -374,37 +380,48 @@ pub fn shared_once<S: Shared, V: Versions, L: Leases>(
     amount: u32,
     open: u64,
 ) -> Charge {
-    let now = spec.clock(now_ns);
     let held = shared.get();
     let debt = shared_debt(held, versions, spec, now_ns);
     let cost = spec.charge(amount);
+    // What a lease holds is written once it is paid; all else before, for what is kept over the race takes stack that a kernel function
+    // does not have. Who loses a race has counted more than it has charged, and wants a larger lease.
     let slot = lease::slot(leases, spec, cost, open);
-    if let Some(slot) = &slot
-        && let Some(offer) = lease::offer(&slot.get(), spec, now_ns, leases.others(), debt, cost, open)
-    {
-        let time = now.wrapping_add(offer.debt) & cell::SHARED_MASK;
-        if !shared.swap(held, u64::from(spec.version) << 62 | time) {
-            return Charge::Lost;
+    let offer = slot
+        .as_ref()
+        .and_then(|slot| lease::offer(slot, spec, now_ns, leases.others(), debt, cost, open));
+    let after = match offer {
+        Some(offer) => offer.debt,
+        None if debt + cost <= open => {
+            if let Some(slot) = &slot {
+                lease::count(slot, spec, now_ns, debt, cost);
+            }
+            debt + cost
         }
-        slot.set(offer.lease(spec));
-        return Charge::Admitted;
-    }
-    let (time, charge) = match gcra::admit(debt, cell::SHARED_MASK, now, cost, open) {
-        Some(time) => (time, Charge::Admitted),
-        // The debt goes on at this spec's rate.
-        None if (held >> 62) as u8 != spec.version => (
-            now.wrapping_add(debt) & cell::SHARED_MASK,
-            refusal(debt, cost, spec),
-        ),
-        None => return refusal(debt, cost, spec),
+        None => {
+            // A debt goes on at this spec's rate.
+            let kept =
+                (held >> 62) as u8 == spec.version || shared.swap(held, shared_cell(spec, now_ns, debt));
+            return if kept {
+                refusal(debt, cost, spec)
+            } else {
+                Charge::Lost
+            };
+        }
     };
-    if !shared.swap(held, u64::from(spec.version) << 62 | time) {
+    if !shared.swap(held, shared_cell(spec, now_ns, after)) {
         return Charge::Lost;
     }
-    if let (Some(slot), Charge::Admitted) = (&slot, charge) {
-        lease::note(slot, slot.get(), spec, now_ns, cost);
+    if let (Some(slot), Some(offer)) = (&slot, offer) {
+        slot.set(Field::Left, offer.size);
     }
-    charge
+    Charge::Admitted
+}
+
+/// What a shared cell holds that owes so much now: the version, and the time at which the bucket will be full.
+#[inline(always)]
+const fn shared_cell(spec: &Spec, now_ns: u64, debt: u64) -> u64 {
+    let full_at = spec.clock(now_ns).wrapping_add(debt) & cell::SHARED_MASK;
+    (spec.version as u64) << 62 | full_at
 }
 
 /// What a charge that does not fit comes to.

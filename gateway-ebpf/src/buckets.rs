@@ -3,7 +3,7 @@
 use gateway_core::{
     bucket::spec::Spec,
     judge,
-    lease::{Lease, Leases, SLOTS, Slot},
+    lease::{Field, Lease, Leases, SLOTS, Slot},
     line::{Line, Versions, WORDS},
 };
 
@@ -124,17 +124,26 @@ pub(crate) struct MapLeases;
 /// One of them.
 pub(crate) struct MapSlot(*mut Lease);
 
+impl MapSlot {
+    #[inline(always)]
+    fn word(&self, field: Field) -> *mut u64 {
+        // SAFETY: a lease has a word for each field.
+        unsafe { self.0.cast::<u64>().add(field as usize) }
+    }
+}
+
+// Volatile, for the compiler would read all words at the first and keep them on a stack that has no room.
 impl Slot for MapSlot {
     #[inline(always)]
-    fn get(&self) -> Lease {
+    fn get(&self, field: Field) -> u64 {
         // SAFETY: this CPU's own element; XDP programs do not nest on a CPU.
-        unsafe { self.0.read() }
+        unsafe { self.word(field).read_volatile() }
     }
 
     #[inline(always)]
-    fn set(&self, lease: Lease) {
+    fn set(&self, field: Field, value: u64) {
         // SAFETY: this CPU's own element; XDP programs do not nest on a CPU.
-        unsafe { self.0.write(lease) };
+        unsafe { self.word(field).write_volatile(value) };
     }
 }
 

@@ -99,7 +99,7 @@ extern "C" fn weir_strike_once(
     line::strike_once(&MapLine::new(element), block, hash, now_ns, proven != 0) as u32
 }
 
-/// [`limit::charge_shared`]; the number of a [`Charge`].
+/// [`limit::race`] for a shared cell; the number of a [`Charge`]. Whoever calls it has no lease that would do.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn weir_shared(
@@ -109,13 +109,7 @@ pub(crate) extern "C" fn weir_shared(
     amount: u32,
     open: u64,
 ) -> u32 {
-    // SAFETY: null, or a whole spec.
-    let Some(whole) = (unsafe { spec.as_ref() }) else {
-        return Charge::Refused as u32;
-    };
-    limit::charge_shared(&MapLeases, whole, now_ns, amount, || {
-        Charge::from_number(weir_shared_once(element, spec, now_ns, amount, open))
-    }) as u32
+    limit::race(|| Charge::from_number(weir_shared_once(element, spec, now_ns, amount, open))) as u32
 }
 
 /// [`limit::shared_once`]; the number of a [`Charge`].

@@ -34,10 +34,9 @@ pub(crate) fn rate(cpus: u32, costs: Costs) -> f64 {
 /// lease lasts while little is owed, and how large it may be (`gateway_core::lease`), and half of that, for it does not fit exactly.
 pub(crate) fn packets_of_a_lease(cpus: u32, packet_ns: f64) -> f64 {
     let others = f64::from(cpus - 1);
-    // Of refill of the total, in nanoseconds: the deepest debt, the largest lease, and the life that the floor gives.
-    let deepest_ns = others * 1e6;
-    let largest_ns = (deepest_ns / 8.0).min(1e6);
-    let lasts_ns = (deepest_ns / 4.0).min(1e7);
+    // Of refill of the total, in nanoseconds: the largest lease, and half of the floor, which is the life that it gives.
+    let largest_ns = 1e6 / 8.0;
+    let lasts_ns = ((others * 0.75 - 0.25) * 1e6 / 2.0).min(1e7);
     (lasts_ns.min(largest_ns * f64::from(cpus)) / packet_ns / 2.0).max(1.0)
 }
 
