@@ -16,7 +16,8 @@ pub(crate) struct About {
     load: String,
     quick: bool,
     rounds: [usize; 3],
-    runs: u32,
+    parts: usize,
+    part_ms: u128,
     others: Vec<String>,
 }
 
@@ -41,8 +42,9 @@ pub(crate) fn about(quick: bool, effort: &Effort) -> Result<About> {
         ),
         load: load.split_whitespace().next().unwrap_or_default().to_owned(),
         quick,
-        rounds: [effort.packet.0, effort.wire.0, effort.control],
-        runs: effort.packet.1,
+        rounds: [effort.packet.rounds, effort.wire.0, effort.control],
+        parts: effort.packet.parts,
+        part_ms: effort.packet.part.as_millis(),
         others: filters::versions(),
     })
 }
@@ -57,13 +59,14 @@ impl About {
                 self.kernel, self.cpus, self.processor, self.date, self.load
             ),
             format!(
-                "{}Test-run: {packet} rounds of {} runs; end to end: {wire} rounds; control: {control}. Medians, with the least and the most.",
+                "{}Test-run: {packet} rounds of {} parts of {} ms; end to end: {wire} rounds; control: {control}. Medians, with the least and the most.",
                 if self.quick {
                     "A quick run, not for conclusions. "
                 } else {
                     ""
                 },
-                self.runs
+                self.parts,
+                self.part_ms
             ),
         ];
         if !self.others.is_empty() {
@@ -77,7 +80,8 @@ impl About {
         let [packet, wire, control] = self.rounds;
         json!({
             "kernel": self.kernel, "processor": self.processor, "cpus": self.cpus, "date": self.date, "load": self.load,
-            "quick": self.quick, "rounds": { "packet": packet, "wire": wire, "control": control }, "runs": self.runs,
+            "quick": self.quick, "rounds": { "packet": packet, "wire": wire, "control": control },
+            "packet_parts": self.parts, "packet_part_ms": self.part_ms as u64,
             "others": self.others,
         })
     }

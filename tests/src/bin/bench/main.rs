@@ -11,6 +11,7 @@ mod machine;
 mod packet;
 mod programs;
 mod table;
+mod two_cpus;
 mod wire;
 
 use std::time::Duration;
@@ -22,21 +23,46 @@ use crate::{demanded::Known, table::Table};
 
 /// How long each part goes on.
 struct Effort {
-    /// Rounds and runs of the test-run.
-    packet: (usize, u32),
+    /// Of the test-run.
+    packet: Turns,
     /// Rounds and time of a turn, end to end.
     wire: (usize, Duration),
     /// Rounds of the controller's work.
     control: usize,
 }
 
+/// The turns of each row under the test-run. A part is a call of the kernel's, and all rows' parts last equally long: what disturbs a machine
+/// comes and goes, and of short parts the least is undisturbed sooner than of long ones.
+struct Turns {
+    rounds: usize,
+    /// Parts of a turn.
+    parts: usize,
+    part: Duration,
+}
+
+impl Turns {
+    /// How many runs take about as long as a part, if one takes `run`.
+    fn runs(&self, run: Duration) -> u32 {
+        let runs = self.part.as_nanos() / run.as_nanos().max(1);
+        runs.clamp(1_000, 1_000_000) as u32
+    }
+}
+
 const FULL: Effort = Effort {
-    packet: (25, 200_000),
+    packet: Turns {
+        rounds: 25,
+        parts: 4,
+        part: Duration::from_millis(8),
+    },
     wire: (21, Duration::from_millis(250)),
     control: 5,
 };
 const QUICK: Effort = Effort {
-    packet: (3, 50_000),
+    packet: Turns {
+        rounds: 3,
+        parts: 1,
+        part: Duration::from_millis(4),
+    },
     wire: (3, Duration::from_millis(60)),
     control: 1,
 };
@@ -102,12 +128,11 @@ fn run() -> Result<()> {
         println!("{}\n", about.lines().join("\n"));
     }
     if asked("packet") {
-        let (packets, leasts) =
-            packet::measure(effort.packet.0, effort.packet.1, rows.as_deref().unwrap_or(""))?;
+        let (packets, leasts) = packet::measure(&effort.packet, rows.as_deref().unwrap_or(""))?;
         known.leasts = leasts;
         show(packets);
         if rows.is_none() {
-            let (two, ratios) = packet::two_cpus(effort.packet.0, effort.packet.1 * 8)?;
+            let (two, ratios) = two_cpus::measure(&effort.packet)?;
             known.two_cpus = ratios;
             show(vec![two]);
         }

@@ -1,13 +1,9 @@
 //! What a packet costs by the kernel's own test-run: every row in every round.
 
-use std::{collections::BTreeMap, path::Path, sync::Barrier, thread, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use gateway_core::verdict::Verdict;
-use nix::{
-    sched::{CpuSet, sched_setaffinity},
-    unistd::Pid,
-};
 use weir::{
     kernel::{BanEntry, Dataplane, ListContents, TestProgram},
     policy,
@@ -22,7 +18,8 @@ use weir_tests::{
 };
 
 use crate::{
-    cases::{self, Case, Parts},
+    Turns,
+    cases::{self, Case},
     programs,
     table::{Cell, Figures, Table},
 };
@@ -72,6 +69,8 @@ struct Row {
     verified: u32,
     /// Runs that fill the tables before anything is measured.
     warm: u32,
+    /// Runs that take about as long as a turn's part does.
+    runs: u32,
     times: Figures,
     _place: Option<Place>,
 }
@@ -88,7 +87,7 @@ impl Row {
 }
 
 /// Opens maps of their own and puts a policy in force.
-fn place(text: &str, listed: u32) -> Result<(Dataplane, BpffsDir)> {
+pub(crate) fn place(text: &str, listed: u32) -> Result<(Dataplane, BpffsDir)> {
     let parsed = policy::parse(text, Path::new("bench.toml"))?.policy;
     let bpffs = BpffsDir::create()?;
     let (mut dataplane, _) = Dataplane::open(&bpffs.path().join("weir"), &parsed.source)?;
@@ -147,6 +146,7 @@ fn ready(case: Case) -> Result<Row> {
         size,
         verified,
         warm: 4 << case.bits,
+        runs: 0,
         times: Figures::default(),
         _place: Some(Place {
             _dataplane: dataplane,
@@ -169,6 +169,7 @@ fn others() -> Result<Vec<Row>> {
             size,
             verified: 0,
             warm: 4 << bits,
+            runs: 0,
             times: Figures::default(),
             _place: None,
         })
@@ -214,7 +215,7 @@ fn others() -> Result<Vec<Row>> {
 }
 
 /// Measures all rows, or those whose table or name has `only` in it.
-pub(crate) fn measure(rounds: usize, repeat: u32, only: &str) -> Result<(Vec<Table>, Leasts)> {
+pub(crate) fn measure(turns: &Turns, only: &str) -> Result<(Vec<Table>, Leasts)> {
     let asked = |group: &str, name: &str| group.contains(only) || name.contains(only);
     let mut rows = others()?;
     rows.retain(|row| row.group == "yardsticks" || asked(row.group, &row.name));
@@ -225,17 +226,24 @@ pub(crate) fn measure(rounds: usize, repeat: u32, only: &str) -> Result<(Vec<Tab
         let name = case.name.clone();
         rows.push(ready(case).with_context(|| format!("cannot make {name} ready"))?);
     }
-    for row in &rows {
+    for row in &mut rows {
         row.run(row.warm.max(1_000))?;
+        row.runs = turns.runs(row.run(10_000)?);
     }
-    for _ in 0..rounds {
+    for _ in 0..turns.rounds {
         for row in &mut rows {
+            let (mut parts, mut runs) = (turns.parts, row.runs);
             if row.warm > 4 {
                 // The rounds of other rows are a pause: what is measured is a flood that goes on, two packets a source later.
                 row.run(row.warm / 2)?;
+                // Between parts the kernel rests for milliseconds, and a neighbour takes the cache over: this turn has one part, as long as its
+                // others' together.
+                (parts, runs) = (1, runs * turns.parts as u32);
             }
-            let time = row.run(repeat)?;
-            row.times.push(time.as_nanos() as f64);
+            for _ in 0..parts {
+                let time = row.run(runs)?;
+                row.times.push(time.as_nanos() as f64);
+            }
         }
     }
     let columns = [
@@ -271,85 +279,4 @@ pub(crate) fn measure(rounds: usize, repeat: u32, only: &str) -> Result<(Vec<Tab
         }
     }
     Ok((tables, leasts))
-}
-
-/// Packets a second of two CPUs over those of one: of a program that only drops, and of a policy whose total both charge.
-/// By the best of the rounds; the table has the median of their ratios besides.
-pub(crate) fn two_cpus(rounds: usize, repeat: u32) -> Result<(Table, BTreeMap<&'static str, f64>)> {
-    let mut ratios = BTreeMap::new();
-    let columns = [
-        ("one", "one CPU, million packets/s"),
-        ("two", "two CPUs, million packets/s"),
-        ("times", "times"),
-        ("times_by_round", "times, round by round"),
-    ];
-    let mut table = Table::new("two_cpus", "Two CPUs at once", &columns);
-    let total = Parts {
-        limits: cases::TOTAL,
-        ..Parts::default()
-    };
-    let (mut dataplane, _bpffs) = place(&total.policy(), 0)?;
-    let weir = dataplane.test_program(false)?;
-    let bare = programs::bare(DROP)?;
-    let frame = cases::plain();
-    let run_bare = || Ok(bare.run(&frame, repeat * 4)?.1);
-    let run_weir = || Ok(weir.run(&frame, repeat)?.1);
-    let subjects: [(&'static str, &(dyn Fn() -> Result<Duration> + Sync)); 2] =
-        [("bare drop", &run_bare), ("one total, passed", &run_weir)];
-    let mut figures = [const { (Vec::new(), Vec::new()) }; 2];
-    for _ in 0..rounds {
-        for ((_, run), (one, two)) in subjects.iter().zip(&mut figures) {
-            one.push(on_cpus(*run, &[0])?);
-            two.push(on_cpus(*run, &[0, 1])?);
-        }
-    }
-    for ((name, _), (one, two)) in subjects.iter().zip(&figures) {
-        let best = |rates: &[f64]| rates.iter().copied().fold(0.0, f64::max);
-        // The best of two CPUs asks that nothing disturbs either of them for a whole round; what goes on for longer disturbs both figures of one.
-        let mut by_round = Figures::default();
-        for (one, two) in one.iter().zip(two) {
-            by_round.push(two / one);
-        }
-        let (one, two) = (best(one), best(two));
-        ratios.insert(*name, two / one);
-        table.row(
-            *name,
-            vec![
-                Cell::Number(one * 1e3, 1),
-                Cell::Number(two * 1e3, 1),
-                Cell::Number(two / one, 2),
-                Cell::figures(&by_round, 2),
-            ],
-        );
-    }
-    Ok((table, ratios))
-}
-
-/// Packets a nanosecond of all CPUs together, each running the same.
-fn on_cpus(run: &(dyn Fn() -> Result<Duration> + Sync), cpus: &[usize]) -> Result<f64> {
-    // Together, or one would be done before the other has begun.
-    let together = Barrier::new(cpus.len());
-    thread::scope(|scope| {
-        let threads: Vec<_> = cpus
-            .iter()
-            .map(|cpu| {
-                let together = &together;
-                scope.spawn(move || -> Result<f64> {
-                    let mut only = CpuSet::new();
-                    only.set(*cpu)?;
-                    let pinned = sched_setaffinity(Pid::from_raw(0), &only);
-                    together.wait();
-                    pinned?;
-                    Ok(1.0 / run()?.as_nanos().max(1) as f64)
-                })
-            })
-            .collect();
-        let mut sum = 0.0;
-        for thread in threads {
-            sum += thread
-                .join()
-                .map_err(|_| anyhow!("a measuring thread panicked"))??;
-        }
-        Ok(sum)
-    })
 }
