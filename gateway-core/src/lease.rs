@@ -9,8 +9,8 @@
 //! top of a full burst. So a lease ends at the latest half way to the time at which the bucket would have been full again had the lease not been
 //! charged. All leases that hold something therefore lie in the debt: debt − leases is at least what the bucket would owe if
 //! each packet had been charged when it passed, and what passes conforms to the bucket. So that a lease lasts while little is owed, the debt is raised to a floor
-//! when one is taken. (The other half is for clocks that differ. A CPU that stands still between reading its clock and using its lease,
-//! for longer than that, uses it late: at most that lease.)
+//! when one is taken. (The other half is for clocks that differ by less. A packet whose clock was read before a lease ended, and which comes to use it long
+//! after, because its CPU stood still or the coarse clock ticked meanwhile, may come on top: one packet of each CPU.)
 //!
 //! # How much less
 //!
@@ -23,7 +23,8 @@
 //! far as anybody can tell.
 //!
 //! That holds however long the clock stands still between its ticks and however much is owed, up to half of what strangers may
-//! charge; beyond that each packet is charged by itself. One CPU alone takes no leases.
+//! charge, whoever takes the lease ([`Spec::leased`]): whoever comes next uses it, and a lease beyond that would let strangers
+//! have what is kept for others. Beyond it each packet is charged by itself. One CPU alone takes no leases.
 
 use crate::bucket::spec::Spec;
 
@@ -146,10 +147,10 @@ struct Terms {
 }
 
 impl Terms {
-    /// For a bucket that is charged so that its debt stays within `open`.
+    /// For a bucket that so many other CPUs charge.
     #[inline(always)]
-    const fn new(spec: &Spec, others: u64, open: u64) -> Self {
-        let (worth, deepest) = (spec.clock(WORTH_NS), open >> 1);
+    const fn new(spec: &Spec, others: u64) -> Self {
+        let (worth, deepest) = (spec.clock(WORTH_NS), spec.depth >> (spec.leased & 63));
         let budget = worth >> 2;
         // Half of it is how long a lease lasts.
         let longest = least(spec.clock(2 * LONGEST_NS), deepest >> 1);
@@ -171,6 +172,16 @@ impl Terms {
     const fn allow(&self, cost: u64) -> bool {
         self.largest(0) >= FEWEST * cost
     }
+}
+
+/// What [`Spec::leased`] is for a total of this depth of which strangers may charge so much: the least shift of the depth that leaves at most half of it.
+#[must_use]
+pub const fn shift(depth: u64, stranger: u64) -> u8 {
+    let mut shift = 1;
+    while shift < 63 && depth >> shift > stranger >> 1 {
+        shift += 1;
+    }
+    shift
 }
 
 #[inline(always)]
@@ -204,8 +215,7 @@ fn wanted<S: Slot>(slot: &S, spec: &Spec, now_ns: u64) -> u64 {
     if !owns(slot, spec) {
         return 0;
     }
-    // What is left has been charged: a slot's words are of one bucket.
-    let used = slot.get(Field::Charged).wrapping_sub(slot.get(Field::Left));
+    let used = slot.get(Field::Charged).saturating_sub(slot.get(Field::Left));
     if lasts(slot, now_ns) {
         used + (used >> 2)
     } else {
@@ -232,8 +242,8 @@ pub fn spend<L: Leases>(leases: &L, spec: &Spec, now_ns: u64, amount: u32) -> bo
 
 /// The slot of a bucket, where it may have leases for charges of this size.
 #[inline(always)]
-pub fn slot<L: Leases>(leases: &L, spec: &Spec, cost: u64, open: u64) -> Option<L::Slot> {
-    if spec.leased == 0 || leases.others() == 0 || !Terms::new(spec, leases.others(), open).allow(cost) {
+pub fn slot<L: Leases>(leases: &L, spec: &Spec, cost: u64) -> Option<L::Slot> {
+    if spec.leased == 0 || leases.others() == 0 || !Terms::new(spec, leases.others()).allow(cost) {
         return None;
     }
     leases.slot(spec.id)
@@ -259,9 +269,8 @@ pub fn offer<S: Slot>(
     others: u64,
     debt: u64,
     cost: u64,
-    open: u64,
 ) -> Option<Offer> {
-    let terms = Terms::new(spec, others, open);
+    let terms = Terms::new(spec, others);
     let beyond = debt.saturating_sub(terms.floor);
     // What is left of the lease before is given up. (A slot that was another bucket's wants nothing yet.)
     let lost = least(slot.get(Field::Lost) + slot.get(Field::Left), beyond);

@@ -385,10 +385,10 @@ pub fn shared_once<S: Shared, V: Versions, L: Leases>(
     let cost = spec.charge(amount);
     // What a lease holds is written once it is paid; all else before, for what is kept over the race takes stack that a kernel function
     // does not have. Who loses a race has counted more than it has charged, and wants a larger lease.
-    let slot = lease::slot(leases, spec, cost, open);
+    let slot = lease::slot(leases, spec, cost);
     let offer = slot
         .as_ref()
-        .and_then(|slot| lease::offer(slot, spec, now_ns, leases.others(), debt, cost, open));
+        .and_then(|slot| lease::offer(slot, spec, now_ns, leases.others(), debt, cost));
     let after = match offer {
         Some(offer) => offer.debt,
         None if debt + cost <= open => {

@@ -18,7 +18,7 @@ use gateway_core::{
         spec::{Home, Kind, Spec},
     },
     judge::Shared,
-    lease::{FEWEST, LONGEST_NS, Lease, Leases, NoLeases, SLOTS, WORTH_NS},
+    lease::{self, FEWEST, LONGEST_NS, Lease, Leases, NoLeases, SLOTS, WORTH_NS},
     limit,
     line::{Charge, Versions},
 };
@@ -200,7 +200,10 @@ proptest! {
         (kind, rate, burst, arrivals) in tried(40),
         strangers in 0u32..3,
     ) {
-        let spec = total(kind, rate, burst, 0);
+        let mut spec = total(kind, rate, burst, 0);
+        if strangers != 0 {
+            spec.leased = lease::shift(spec.depth, spec.depth / 2);
+        }
         let (shared, known) = (Cell64::default(), Known::default());
         let slots: Vec<Cpu> = (0..cpus).map(|_| Cpu::of(cpus)).collect();
         let leases = Cell::new(0u32);
@@ -220,7 +223,7 @@ proptest! {
             let owed = limit::shared_debt(shared.get(), &known, &spec, now_ns);
             if lease.left > held {
                 // One was taken: by how much, for how long, and what it leaves.
-                prop_assert!(owed <= open / 2, "{owed} owed after a lease");
+                prop_assert!(owed <= spec.depth / if strangers == 0 { 2 } else { 4 }, "{owed} owed after a lease");
                 prop_assert!(lease.left + lease.lost <= budget(&spec) && lease.left >= FEWEST * cost);
                 prop_assert!(lease.until_ns - now_ns <= LONGEST_NS);
                 leases.set(leases.get() + 1);
@@ -492,14 +495,56 @@ fn what_is_forfeited_to_another_total_of_the_same_slot_is_not_forgotten() {
 
 #[test]
 fn no_lease_is_taken_near_empty() {
-    let (spec, shared, known, slots) = busy(64);
-    // Half of what strangers may charge is gone, and they may charge little.
+    let (mut spec, shared, known, slots) = busy(64);
+    // Strangers may charge little, and half of that is gone.
     let open = spec.clock(WORTH_NS) * 20;
+    spec.leased = lease::shift(spec.depth, open);
     shared.swap(0, (spec.clock(SECOND) + open / 2 + 1) & cell::SHARED_MASK);
     for _ in 0..1_000 {
-        charge(&shared, &known, &&slots[0], &spec, SECOND, 1, open);
+        charge(&shared, &known, &&slots[0], &spec, SECOND, 1, spec.depth);
         assert_eq!(slots[0].slot.get().left, 0);
     }
+}
+
+#[test]
+fn the_shift_leaves_at_most_half_of_what_strangers_may_charge() {
+    for (depth, stranger, shift) in [
+        (1_000, 1_000, 1),
+        (1_000, 999, 2),
+        (1_000, 500, 2),
+        (1_000, 75, 5),
+        (1 << 57, 1, 58),
+        (0, 0, 1),
+    ] {
+        assert_eq!(lease::shift(depth, stranger), shift, "{stranger} of {depth}");
+        assert!(depth >> shift <= stranger / 2);
+    }
+}
+
+#[test]
+fn what_is_kept_for_proven_sources_strangers_do_not_get_by_leases_of_those() {
+    let (mut spec, shared, known, slots) = busy(2);
+    // A reserve of nine tenths: strangers may charge 7.5 % of the burst.
+    let stranger = spec.depth / 40 * 3;
+    spec.leased = lease::shift(spec.depth, stranger);
+    let mut now_ns = SECOND;
+    let mut refused = 0;
+    for at in 0..2_000_000u64 {
+        // Twice the rate, nearly all of it strangers'; on each CPU somebody who is proven now and then.
+        now_ns += u64::from(at % 2 == 0) * 100;
+        let cpu = &slots[at as usize % 2];
+        let open = if at % 200 < 2 { spec.depth } else { stranger };
+        match charge(&shared, &known, &cpu, &spec, now_ns, 1, open) {
+            Charge::Admitted => {}
+            _ => refused += 1,
+        }
+        let debt = limit::shared_debt(shared.get(), &known, &spec, now_ns);
+        assert!(
+            debt <= stranger + 2 * budget(&spec),
+            "{debt} owed, strangers may {stranger}"
+        );
+    }
+    assert!(refused > 100_000, "{refused} refused");
 }
 
 /// How many of ten thousand packets touched the total's cell, over a second of evenly spread traffic that takes up so many per cent

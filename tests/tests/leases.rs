@@ -96,7 +96,7 @@ fn two_cpus_on_one_total_pass_no_more_than_it_and_no_fewer_than_it_without_a_lea
         let (outer, inner) = both_at_once(&program, 3_000_000)?;
         let passed = passed(&dataplane)? - before;
         let of = |time: Duration| (RATE as f64 * time.as_secs_f64()) as u64 + BURST;
-        // A lease is 0.1 % of a second's rate.
+        // Leases keep at most 0.1 % of a second's rate.
         let lease = if cpus == 1 { 0 } else { RATE / 1_000 };
         // The rate itself is rounded to one part in 2,048; a packet; and what a CPU was not there to take, for it was another's
         // turn: a thousandth of the time.
@@ -118,7 +118,7 @@ fn two_cpus_on_one_total_pass_no_more_than_it_and_no_fewer_than_it_without_a_lea
 fn what_leases_hold_is_nothing_on_top_of_a_full_burst() -> Result<()> {
     const RATE: u64 = 10_000_000;
     const BURST: u64 = 100_000;
-    // What one other CPU's lease may keep.
+    // What leases may keep where there is one other CPU.
     const LEASE: u64 = RATE / 1_000;
     /// Packets of each CPU until it holds a lease, of which some is left.
     const WARM: u32 = 400;

@@ -88,7 +88,8 @@ pub struct Spec {
     pub exponent: u8,
     /// Which of the bucket's recent specs this is, 0 to 3; cells carry it, so that a changed rate can convert debts.
     pub version: u8,
-    /// 1 for a total, of which CPUs may take leases ([`crate::lease`]).
+    /// Not 0 for a total, of which CPUs may take leases ([`crate::lease`]): they leave at most `depth` >> `leased` owed. 1, unless a part of the
+    /// depth is kept for proven sources ([`crate::lease::shift`]).
     pub leased: u8,
     /// Not used.
     pub reserved: [u8; 2],

@@ -18,6 +18,7 @@ use gateway_core::{
         AddressGroup, DestinationEntry, Generation, KINDS, ListEntry, Open, PROTECT_RULES, ProtectRule,
         SUBJECTS, Subject, TIERS, flags, subject_flags, uses,
     },
+    lease,
     line::Block as CoreBlock,
     sample::Rate,
     verdict::Reason,
@@ -461,8 +462,10 @@ impl Builder<'_> {
                 subject.flags |= subject_flags::TIER << tier;
                 reasons.push(Reason::of_bucket(tier, kind));
                 if tier == 3 && plan.reserve_ppm != 0 {
-                    subject.open[kind] =
-                        open(limit.burst, &subject.buckets[tier][kind], kind, plan.reserve_ppm);
+                    let spec = &mut subject.buckets[tier][kind];
+                    let open = open(limit.burst, spec, kind, plan.reserve_ppm);
+                    spec.leased = lease::shift(spec.depth, open.stranger);
+                    subject.open[kind] = open;
                     subject.flags |= subject_flags::RESERVE;
                     reasons.push(Reason::of_reserve(kind));
                 }

@@ -501,6 +501,30 @@ fn the_clock_is_exact_where_it_must_be() {
     ));
 }
 
+/// Whoever takes a lease of a total, what is owed then stays within half of what strangers may charge.
+#[test]
+fn leases_leave_a_reserve_alone() {
+    let total = |more: &str| {
+        let limit = "[service.total]\npackets = { rate = 1_000_000, burst = 1_000_000 }\n";
+        let image = compiled(&format!("{PLAIN}{limit}{more}"), &[]);
+        image
+            .subjects
+            .into_iter()
+            .find(|subject| subject.buckets[3][0].exists())
+            .expect("the service's")
+    };
+    assert_eq!(total("").buckets[3][0].leased, 1);
+    for percent in [1, 20, 40, 90] {
+        let subject = total(&format!("reserve = \"{percent}%\"\n"));
+        let (spec, stranger) = (subject.buckets[3][0], subject.open[0].stranger);
+        assert!(
+            spec.leased > 1 && spec.depth >> spec.leased <= stranger / 2,
+            "{percent} %: {}",
+            spec.leased
+        );
+    }
+}
+
 /// Lines wait to be tidied for no longer than the finest bucket allows, in force or still remembered.
 #[test]
 fn lines_wait_as_long_as_the_finest_bucket_allows() {

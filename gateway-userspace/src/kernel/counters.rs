@@ -5,6 +5,7 @@ use gateway_core::{
     filter,
     image::{AddressGroup, Generation, PAGE_SERIES, PAGES, ProtectRule, Subject},
     judge::Event,
+    lease::Lease,
     line::{WORDS, rested_ns},
     verdict::{Reason, Verdict},
 };
@@ -12,7 +13,7 @@ use gateway_core::{
 use super::{Counter, Dataplane, KernelError, Losses, SourceSlots, nested, pins, pins::io_error, sys::Map};
 
 /// What values the maps of this build have, in bytes; maps of maps and tries of plain words are left out.
-pub(super) fn expected_values() -> [(&'static str, usize); 10] {
+pub(super) fn expected_values() -> [(&'static str, usize); 11] {
     [
         ("GENERATIONS", size_of::<Generation>()),
         ("SUBJECT_TABLE", size_of::<Subject>()),
@@ -22,6 +23,7 @@ pub(super) fn expected_values() -> [(&'static str, usize); 10] {
         ("FILTERS", 8 * filter::WORDS),
         ("SOURCES", 8 * WORDS),
         ("SHARED", 64),
+        ("LEASES", size_of::<Lease>()),
         ("VERSIONS", 4 * size_of::<Spec>()),
         ("EVENTS_SEEN", 8),
     ]
