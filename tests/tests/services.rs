@@ -81,7 +81,8 @@ fn a_service_shows_its_rates_sources_and_times() -> Result<()> {
     let sources: Vec<_> = (0..5_000)
         .map(|n: u32| datagram(&format!("198.18.{}.{}", n / 250, n % 250), 100))
         .collect();
-    let sent = site.send(&sources, 5_000)?;
+    // Slowly enough that the queue takes all of them also where somebody else has the CPU for a while.
+    let sent = site.send_by(&sources, &Plan::count(5_000).at(20_000).on_cpu(0))?;
     ensure!(sent.refused == 0, "{sent:?}");
 
     let answer = until(&weir, "rates and sources come", |answer| {
