@@ -134,21 +134,23 @@ impl Drop for Storefront {
 impl Shared {
     fn work(&self) {
         while !self.stop.load(Ordering::Relaxed) {
-            let Ok((stream, _)) = self.listener.accept() else {
+            let Ok((mut stream, _)) = self.listener.accept() else {
                 // Out of descriptors, or stopping: neither may spin.
                 thread::sleep(Duration::from_millis(1));
                 continue;
             };
-            let counter = if self.answer(stream).is_ok() {
+            let counter = if self.answer(&mut stream).is_ok() {
                 &self.served
             } else {
                 &self.given_up
             };
             counter.fetch_add(1, Ordering::Relaxed);
+            // Only now is it closed: whoever has read its end finds it counted.
+            drop(stream);
         }
     }
 
-    fn answer(&self, mut stream: TcpStream) -> io::Result<()> {
+    fn answer(&self, stream: &mut TcpStream) -> io::Result<()> {
         stream.set_read_timeout(Some(self.size.patience))?;
         stream.set_write_timeout(Some(self.size.patience))?;
         let mut request = [0; 2048];
