@@ -13,6 +13,7 @@ pub mod bridge;
 pub mod budgets;
 pub mod cgroup;
 pub mod command;
+pub mod cpus;
 pub mod daemon;
 pub mod flood;
 pub mod frame;

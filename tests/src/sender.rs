@@ -13,14 +13,12 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use nix::{
     errno::Errno,
-    sched::{CpuSet, sched_setaffinity},
     sys::socket::{
         AddressFamily, MsgFlags, MultiHeaders, SockFlag, SockType, SockaddrStorage, sendmmsg, socket,
     },
-    unistd::Pid,
 };
 
-use crate::netns::Netns;
+use crate::{cpus::stay_on, netns::Netns};
 
 /// Frames handed to the kernel in one call, at most.
 const BATCH: usize = 64;
@@ -261,13 +259,6 @@ fn set_option(socket: &impl AsFd, level: i32, name: i32, value: i32) -> io::Resu
     };
     Errno::result(outcome)?;
     Ok(())
-}
-
-/// Keeps the calling thread on one CPU.
-pub fn stay_on(cpu: usize) -> Result<()> {
-    let mut set = CpuSet::new();
-    set.set(cpu)?;
-    sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("cannot stay on CPU {cpu}"))
 }
 
 #[cfg(test)]

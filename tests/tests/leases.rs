@@ -9,16 +9,12 @@ use std::{
 
 use anyhow::{Result, anyhow, ensure};
 use gateway_core::verdict::Verdict;
-use nix::{
-    sched::{CpuSet, sched_setaffinity},
-    unistd::Pid,
-};
 use weir::{
     kernel::{Dataplane, ListContents, TestProgram},
     policy,
     twin::Twin,
 };
-use weir_tests::{bpffs::BpffsDir, frame::Frame, skip::require_root};
+use weir_tests::{bpffs::BpffsDir, cpus::stay_on, frame::Frame, skip::require_root};
 
 const MILLISECOND: u64 = 1_000_000;
 
@@ -42,12 +38,6 @@ fn place(text: &str) -> Result<(Dataplane, policy::model::Policy, BpffsDir)> {
     let (mut dataplane, _) = Dataplane::open(&bpffs.path().join("weir"), &parsed.source)?;
     dataplane.apply(&parsed, text, &ListContents::new(), &[])?;
     Ok((dataplane, parsed, bpffs))
-}
-
-fn stay_on(cpu: usize) -> Result<()> {
-    let mut only = CpuSet::new();
-    only.set(cpu)?;
-    Ok(sched_setaffinity(Pid::from_raw(0), &only)?)
 }
 
 fn passed(dataplane: &Dataplane) -> Result<u64> {

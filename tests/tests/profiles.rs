@@ -16,8 +16,8 @@ use gateway_core::{
 use weir::kernel::{Sample, ServiceProfile};
 use weir_tests::{
     both::Both,
+    cpus::stay_on,
     frame::{ACK, FIN, Frame, PSH, RST, SYN},
-    sender::stay_on,
     skip::require_root,
 };
 

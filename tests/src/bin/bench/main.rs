@@ -158,7 +158,7 @@ fn run() -> Result<()> {
             let tables: Vec<Value> = tables.iter().map(Table::json).collect();
             println!(
                 "{}",
-                json!({ "schema": 1, "about": about.json(), "tables": tables })
+                json!({ "schema": 2, "about": about.json(), "tables": tables })
             );
         }
     }

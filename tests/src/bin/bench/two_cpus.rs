@@ -1,14 +1,11 @@
 //! What two CPUs do at once over what one does: where they share nothing, and where both charge one total.
 
-use std::{collections::BTreeMap, sync::Barrier, thread, time::Duration};
+use std::collections::BTreeMap;
 
-use anyhow::{Result, anyhow};
-use nix::{
-    sched::{CpuSet, sched_setaffinity},
-    unistd::Pid,
-};
+use anyhow::Result;
 use weir_tests::{
     bpf::program::DROP,
+    cpus::{Run, alone, beside},
     frame::{ACK, Frame},
 };
 
@@ -19,14 +16,10 @@ use crate::{
     table::{Cell, Figures, Table},
 };
 
-/// A turn lasts so many parts of other rows: both CPUs begin within a fraction of a millisecond, and that must not matter.
-const LONGER: u32 = 5;
-const CPUS: [usize; 2] = [0, 1];
+/// Each of two CPUs, and the other one.
+const CPUS: [(usize, usize); 2] = [(0, 1), (1, 0)];
 
-/// What a CPU runs: how long one run of so many takes.
-type Run<'a> = dyn Fn(usize, u32) -> Result<Duration> + Sync + 'a;
-
-/// The turns of one subject, in nanoseconds a packet: by CPU, alone and while the other runs as well.
+/// The turns of one subject, in nanoseconds a packet: by CPU, alone and beside the other.
 #[derive(Default)]
 struct Turn {
     alone: [Figures; 2],
@@ -35,8 +28,8 @@ struct Turn {
     by_round: Figures,
 }
 
-/// Packets a second of two CPUs over those of one. Each CPU's time is the least of its rounds, alone and together: what
-/// disturbs one CPU of a shared machine seldom leaves the other alone for that, and what the two cost each other they cost each other in every
+/// Packets a second of two CPUs over those of one. Each CPU's time is the least of its rounds, alone and beside the other: both
+/// are seldom left alone by whatever else a shared machine does at one moment, and what they cost each other they cost each other in every
 /// round. The median of the rounds, in which each is compared with itself, stands beside it.
 pub(crate) fn measure(turns: &Turns) -> Result<(Table, BTreeMap<&'static str, f64>)> {
     let columns = [
@@ -69,23 +62,21 @@ pub(crate) fn measure(turns: &Turns) -> Result<(Table, BTreeMap<&'static str, f6
         ("one total, passed", &one),
     ];
     let mut measured: Vec<(u32, Turn)> = Vec::new();
+    let parts = turns.parts as u32;
     for (_, run) in &subjects {
-        measured.push((turns.runs(run(0, 10_000)?) * LONGER, Turn::default()));
+        measured.push((turns.runs(run(0, 10_000)?) * parts, Turn::default()));
     }
-    for _ in 0..turns.rounds * turns.parts {
+    for _ in 0..turns.rounds {
         for ((_, run), (runs, turn)) in subjects.iter().zip(&mut measured) {
-            let mut alone = 0.0;
-            for (cpu, figures) in CPUS.into_iter().zip(&mut turn.alone) {
-                let [time] = at_once(*run, *runs, [cpu])?;
-                figures.push(time);
-                alone += 1.0 / time;
+            let (mut one, mut two) = (0.0, 0.0);
+            for (cpu, other) in CPUS {
+                let (apart, together) = (alone(cpu, *run, *runs)?, beside(cpu, other, *run, *runs)?);
+                turn.alone[cpu].push(apart);
+                turn.together[cpu].push(together);
+                one += 1.0 / apart;
+                two += 1.0 / together;
             }
-            let times = at_once(*run, *runs, CPUS)?;
-            for (time, figures) in times.into_iter().zip(&mut turn.together) {
-                figures.push(time);
-            }
-            turn.by_round
-                .push(times.map(|time| 1.0 / time).iter().sum::<f64>() / (alone / 2.0));
+            turn.by_round.push(two / (one / 2.0));
         }
     }
     let mut ratios = BTreeMap::new();
@@ -115,31 +106,4 @@ pub(crate) fn measure(turns: &Turns) -> Result<(Table, BTreeMap<&'static str, f6
 fn service(port: u16) -> String {
     let total = cases::TOTAL;
     format!("[[service]]\nname = \"s{port}\"\nprotocol = \"tcp\"\nports = [{port}]\nprofile = false\n{total}")
-}
-
-/// Nanoseconds a packet on each of some CPUs while all of them run.
-fn at_once<const COUNT: usize>(run: &Run<'_>, runs: u32, cpus: [usize; COUNT]) -> Result<[f64; COUNT]> {
-    // Together, or one would be done before the other has begun.
-    let together = Barrier::new(COUNT);
-    thread::scope(|scope| {
-        let threads = cpus.map(|cpu| {
-            let together = &together;
-            scope.spawn(move || -> Result<f64> {
-                let mut only = CpuSet::new();
-                let pinned = only
-                    .set(cpu)
-                    .and_then(|()| sched_setaffinity(Pid::from_raw(0), &only));
-                together.wait();
-                pinned?;
-                Ok(run(cpu, runs)?.as_nanos().max(1) as f64)
-            })
-        });
-        let mut times = [0.0; COUNT];
-        for (time, thread) in times.iter_mut().zip(threads) {
-            *time = thread
-                .join()
-                .map_err(|_| anyhow!("a measuring thread panicked"))??;
-        }
-        Ok(times)
-    })
 }

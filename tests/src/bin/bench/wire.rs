@@ -14,11 +14,16 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::{
-    sched::{CpuSet, sched_setaffinity},
     sys::socket::{setsockopt, sockopt::RcvBuf},
     unistd::Pid,
 };
-use weir_tests::{bpf::program::Program, frame::Frame, link, netns::Netns};
+use weir_tests::{
+    bpf::program::Program,
+    cpus::{keep_on, stay_on},
+    frame::Frame,
+    link,
+    netns::Netns,
+};
 
 use crate::{
     filters::{Filter, Hold, Limit},
@@ -110,7 +115,7 @@ impl Place {
                 let pid = entry.file_name().to_str().and_then(|text| text.parse().ok());
                 if let (true, Some(pid)) = (comm.starts_with(&name), pid) {
                     let pid = Pid::from_raw(pid);
-                    stay_on(pid, RECEIVER)?;
+                    keep_on(pid, RECEIVER)?;
                     return Ok(pid);
                 }
             }
@@ -127,7 +132,7 @@ impl Place {
             self.delivered()?,
         );
         self.maker.run(|| -> Result<()> {
-            stay_on(Pid::from_raw(0), MAKER)?;
+            stay_on(MAKER)?;
             let start = Instant::now();
             while start.elapsed() < time {
                 self.programs[sources].run_live(&self.frame, CALL, BATCH)?;
@@ -178,12 +183,6 @@ fn frame(target: [u8; 6]) -> Vec<u8> {
         frame[at] = 0;
     }
     frame
-}
-
-fn stay_on(pid: Pid, cpu: usize) -> Result<()> {
-    let mut cpus = CpuSet::new();
-    cpus.set(cpu)?;
-    sched_setaffinity(pid, &cpus).with_context(|| format!("cannot keep {pid} on CPU {cpu}"))
 }
 
 /// Nanoseconds that a thread has run.

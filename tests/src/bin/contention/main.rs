@@ -14,23 +14,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, anyhow, bail, ensure};
-use nix::{
-    sched::{CpuSet, sched_setaffinity},
-    unistd::Pid,
-};
+use anyhow::{Result, anyhow, bail};
 use weir::{
-    kernel::{Dataplane, ListContents, TestProgram},
+    kernel::{Dataplane, ListContents},
     policy,
 };
-use weir_tests::{bpffs::BpffsDir, frame::Frame};
+use weir_tests::{
+    bpffs::BpffsDir,
+    cpus::{alone, beside, stay_on},
+    frame::Frame,
+};
 
 use crate::model::Costs;
 
 /// More than two CPUs send; the most that a policy can state.
 const FAR: u64 = 100_000_000;
-/// By then a run has begun.
-const BEGINS: Duration = Duration::from_millis(100);
 
 fn main() -> std::process::ExitCode {
     match run() {
@@ -140,10 +138,12 @@ fn measure(rate: u64, rounds: usize, repeat: u32) -> Result<Measured> {
         dataplane.test_program_of(2, false)?,
     ];
     let mut rates = [const { (Vec::new(), Vec::new()) }; 2];
+    let frame = frame();
     for _ in 0..rounds {
         for (program, (one, two)) in programs.iter().zip(&mut rates) {
-            one.push(alone(program, repeat)?);
-            two.push(together(program, repeat)?);
+            let run = |_, runs| Ok(program.run(&frame, runs)?.1);
+            one.push(1.0 / alone(0, &run, repeat)?);
+            two.push(2.0 / beside(0, 1, &run, repeat)?);
         }
     }
     let [bare, leased] = rates.map(|(one, two)| (median(one), median(two)));
@@ -153,39 +153,6 @@ fn measure(rate: u64, rounds: usize, repeat: u32) -> Result<Measured> {
 fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-fn stay_on(cpu: usize) -> Result<()> {
-    let mut only = CpuSet::new();
-    only.set(cpu)?;
-    Ok(sched_setaffinity(Pid::from_raw(0), &only)?)
-}
-
-/// Packets a nanosecond of one CPU.
-fn alone(program: &TestProgram, repeat: u32) -> Result<f64> {
-    stay_on(0)?;
-    Ok(1.0 / program.run(&frame(), repeat)?.1.as_nanos().max(1) as f64)
-}
-
-/// Packets a nanosecond of two CPUs together: twice those of one of them, measured within the other's run. Two runs that
-/// begin at once do not overlap well enough, for the kernel takes some ten milliseconds to begin each.
-fn together(program: &TestProgram, repeat: u32) -> Result<f64> {
-    let frame = frame();
-    thread::scope(|scope| {
-        let other = scope.spawn(|| -> Result<Instant> {
-            stay_on(1)?;
-            program.run(&frame, repeat.saturating_mul(6))?;
-            Ok(Instant::now())
-        });
-        thread::sleep(BEGINS);
-        let rate = alone(program, repeat);
-        let end = Instant::now();
-        let other = other
-            .join()
-            .map_err(|_| anyhow!("a measuring thread panicked"))??;
-        ensure!(other > end, "the two CPUs did not run at once");
-        Ok(2.0 * rate?)
-    })
 }
 
 fn frame() -> Vec<u8> {
