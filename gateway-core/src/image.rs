@@ -31,16 +31,14 @@ pub const SLOTS: u32 = 4;
 /// Which filter is that of bans; those before it are of the slots of lists.
 pub const BANS_FILTER: u32 = SLOTS;
 /// Changes whenever a type or a table here changes its meaning; pinned state of another number is not reused.
-pub const ABI: u64 = 7;
+pub const ABI: u64 = 8;
 
 /// The words of the control table.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u32)]
 pub enum Control {
-    /// Which generation is in force, and until when: an [`Active`].
+    /// Which generation is in force, until when, and what is banned: an [`Active`].
     Active = 0,
-    /// Which ban tables have entries: bits of [`bans`].
-    Bans = 1,
     /// The clock of tests and replays, in nanoseconds; used only by programs loaded for it.
     TestClock = 2,
     /// [`ABI`].
@@ -52,32 +50,58 @@ pub enum Control {
     OpenAt = 5,
     /// The cookie of the network namespace whose connections prove their peers; 0: any.
     Namespace = 6,
-    /// Which of the two sets of registers counts different sources: bit 0. Userspace reads the other.
-    Distinct = 7,
+    /// How far profiles are read: an [`Epoch`].
+    Epoch = 7,
     /// First of the four words that the hash key of the source table was drawn from.
     Key = 8,
-    /// Which epoch the marks of touched services are of: userspace moves it on when it reads.
-    Epoch = 12,
     /// The kernel's clock when its count of ticks was 0, in nanoseconds modulo 2⁶⁴; 0: not known.
     TickOrigin = 13,
 }
 
 /// Which of the two generations is in force: one of them for good, or one until a time and then the other. One word, so
-/// that one write switches, confirms or takes back, and the kernel goes back by itself.
+/// that one write switches, confirms or takes back, and the kernel goes back by itself. Which ban tables have entries stands in
+/// it as well, which spares each packet another look.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Active(u64);
 
 impl Active {
+    /// The bit that names the generation.
+    const GENERATION: u64 = 1;
+    /// Where the bits of [`bans`] begin.
+    const BANS_SHIFT: u32 = 1;
+    /// All of them.
+    const BANS: u64 = bans::ALL << Self::BANS_SHIFT;
+    /// The bits of the time: its lowest are not kept.
+    const UNTIL: u64 = !(Self::GENERATION | Self::BANS);
+    /// The earliest time that is not taken for none.
+    const EARLIEST: u64 = 1 << (Self::BANS_SHIFT + bans::ALL.count_ones());
+
     /// This generation (0 or 1), for good.
     pub const fn for_good(generation: u32) -> Self {
-        Self(generation as u64 & 1)
+        Self(generation as u64 & Self::GENERATION)
     }
 
-    /// This generation while the kernel's clock is below `until_ns` (rounded down to an even number, and at least 2), then
+    /// This generation while the kernel's clock is below `until_ns` (rounded down to a multiple of 32, and at least that), then
     /// the other one.
     pub const fn until(generation: u32, until_ns: u64) -> Self {
-        let until_ns = if until_ns < 2 { 2 } else { until_ns & !1 };
-        Self(until_ns | generation as u64 & 1)
+        let until_ns = if until_ns < Self::EARLIEST {
+            Self::EARLIEST
+        } else {
+            until_ns & Self::UNTIL
+        };
+        Self(until_ns | generation as u64 & Self::GENERATION)
+    }
+
+    /// The same, where the ban tables of these bits of [`bans`] have entries.
+    #[must_use]
+    pub const fn banning(self, bans: u64) -> Self {
+        Self(self.0 & !Self::BANS | bans << Self::BANS_SHIFT & Self::BANS)
+    }
+
+    /// Which ban tables have entries: bits of [`bans`].
+    #[inline(always)]
+    pub const fn bans(self) -> u64 {
+        (self.0 & Self::BANS) >> Self::BANS_SHIFT
     }
 
     /// From the word in the control table.
@@ -94,12 +118,12 @@ impl Active {
     /// The generation that the time speaks of.
     #[inline(always)]
     pub const fn generation(self) -> u32 {
-        (self.0 & 1) as u32
+        (self.0 & Self::GENERATION) as u32
     }
 
     /// The end of its time on the kernel's clock, in nanoseconds; `None`: it is in force for good.
     pub const fn until_ns(self) -> Option<u64> {
-        match self.0 & !1 {
+        match self.0 & Self::UNTIL {
             0 => None,
             until_ns => Some(until_ns),
         }
@@ -108,16 +132,52 @@ impl Active {
     /// The generation in force at a moment.
     #[inline(always)]
     pub const fn in_force(self, now_ns: u64) -> u32 {
-        let until_ns = self.0 & !1;
+        let until_ns = self.0 & Self::UNTIL;
         let over = until_ns != 0 && now_ns >= until_ns;
         self.generation() ^ over as u32
+    }
+}
+
+/// How far profiles are read: the epoch that the marks of touched services are of, and which of the two sets of registers counts different
+/// sources, while userspace reads the other. One word, for each packet of a service with a profile reads both.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Epoch(u64);
+
+impl Epoch {
+    /// From the word in the control table.
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    /// The word for the control table.
+    pub const fn word(self) -> u64 {
+        self.0
+    }
+
+    /// Its number. Userspace moves it on when it reads; 0 is before the first reading.
+    #[inline(always)]
+    pub const fn number(self) -> u64 {
+        self.0 >> 1
+    }
+
+    /// Which set of registers counts: 0 or 1.
+    #[inline(always)]
+    pub const fn set(self) -> u32 {
+        (self.0 & 1) as u32
+    }
+
+    /// The next epoch, with this set of registers or the other one.
+    #[must_use]
+    pub const fn next(self, other_set: bool) -> Self {
+        Self((self.number() + 1) << 1 | (self.set() ^ other_set as u32) as u64)
     }
 }
 
 /// Words of the control table.
 pub const CONTROLS: u32 = 16;
 
-/// Bits of [`Control::Bans`].
+/// Which ban tables have entries: bits of [`Active::bans`].
 pub mod bans {
     /// IPv4 bans for all services.
     pub const V4: u64 = 1;
@@ -127,6 +187,8 @@ pub mod bans {
     pub const SERVICE_V4: u64 = 4;
     /// IPv6 bans for one service.
     pub const SERVICE_V6: u64 = 8;
+    /// All of these.
+    pub const ALL: u64 = V4 | V6 | SERVICE_V4 | SERVICE_V6;
 }
 
 /// What a generation is and uses.
@@ -465,10 +527,10 @@ mod tests {
     #[test]
     fn a_generation_with_a_time_gives_way_to_the_other_at_its_end() {
         for generation in [0, 1] {
-            for until_ns in [2, 3, 1_000_000_001, u64::MAX - 1, u64::MAX] {
+            for until_ns in [32, 33, 1_000_000_001, u64::MAX - 1, u64::MAX] {
                 let active = Active::until(generation, until_ns);
                 let end = active.until_ns().unwrap();
-                assert!(end <= until_ns && until_ns - end <= 1);
+                assert!(end <= until_ns && until_ns - end < 32);
                 assert_eq!(active.generation(), generation);
                 assert_eq!(active.in_force(0), generation);
                 assert_eq!(active.in_force(end - 1), generation);
@@ -480,10 +542,39 @@ mod tests {
     }
 
     #[test]
+    fn every_reading_begins_an_epoch_and_changes_the_set_if_asked() {
+        let mut epoch = Epoch::from_word(0);
+        assert_eq!((epoch.number(), epoch.set()), (0, 0));
+        for (number, (other_set, set)) in (1..).zip([(false, 0), (true, 1), (false, 1), (true, 0)]) {
+            epoch = epoch.next(other_set);
+            assert_eq!((epoch.number(), epoch.set()), (number, set));
+            assert_eq!(Epoch::from_word(epoch.word()), epoch);
+        }
+    }
+
+    #[test]
     fn a_time_is_never_mistaken_for_none() {
-        for until_ns in [0, 1] {
-            assert_eq!(Active::until(1, until_ns).until_ns(), Some(2));
-            assert_eq!(Active::until(1, until_ns).in_force(2), 0);
+        for until_ns in [0, 1, 31] {
+            assert_eq!(Active::until(1, until_ns).until_ns(), Some(32));
+            assert_eq!(Active::until(1, until_ns).in_force(32), 0);
+        }
+    }
+
+    #[test]
+    fn what_is_banned_and_what_is_in_force_do_not_touch_each_other() {
+        for generation in [0, 1] {
+            for active in [Active::for_good(generation), Active::until(generation, u64::MAX)] {
+                assert_eq!(active.bans(), 0);
+                for bits in 0..=bans::ALL {
+                    let banning = active.banning(bans::ALL).banning(bits);
+                    assert_eq!(banning.bans(), bits);
+                    assert_eq!(banning.generation(), generation);
+                    assert_eq!(banning.until_ns(), active.until_ns());
+                    assert_eq!(banning.in_force(u64::MAX), active.in_force(u64::MAX));
+                    assert_eq!(banning.banning(0), active);
+                }
+                assert_eq!(active.banning(u64::MAX), active.banning(bans::ALL));
+            }
         }
     }
 }

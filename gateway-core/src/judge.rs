@@ -48,6 +48,11 @@ pub trait Environment: classify::Tables + Versions + proof::Tables + Leases {
     fn source_hash(&self, packet: &Packet) -> u64 {
         limit::hash_of(&self.key(), self.generation(), packet)
     }
+    /// The line of a packet's source, whose hash this is. The kernel half has looked it up already.
+    #[inline(always)]
+    fn source_line(&self, hash: u64) -> Option<Self::Line> {
+        self.line(hash)
+    }
     /// The shared cell of a bucket.
     fn shared(&self, id: u32) -> Option<Self::Shared>;
     /// A service or class.
@@ -126,15 +131,15 @@ pub trait Environment: classify::Tables + Versions + proof::Tables + Leases {
     fn strike(&self, line: &Self::Line, block: &Block, hash: u64, proven: bool) -> Strike {
         line::strike(|| line::strike_once(line, block, hash, self.now_ns(), proven))
     }
-    /// [`limit::charge_shared`].
+    /// [`limit::charge_shared`] for a bucket's shared cell.
     #[inline(always)]
-    fn charge_shared(&self, cell: &Self::Shared, spec: &Spec, amount: u32, open: u64) -> Charge
+    fn charge_shared(&self, spec: &Spec, amount: u32, open: u64) -> Charge
     where
         Self: Sized,
     {
-        let now_ns = self.now_ns();
-        limit::charge_shared(self, spec, now_ns, amount, || {
-            limit::shared_once(cell, self, self, spec, now_ns, amount, open)
+        let (now_ns, cell) = (self.now_ns(), || self.shared(spec.id));
+        limit::charge_shared(self, spec, now_ns, amount, cell, |cell| {
+            limit::race(|| limit::shared_once(cell, self, self, spec, now_ns, amount, open))
         })
     }
     /// [`proof::standing`] of a packet's source.

@@ -192,7 +192,7 @@ fn by_own_buckets<E: Environment>(
     watch: bool,
 ) -> Option<Reason> {
     let packet = sender.packet;
-    let line = environment.line(hash)?;
+    let line = environment.source_line(hash)?;
     environment.tidy(&line);
     let blocking = environment.subject_flags(subject) & subject_flags::BLOCK != 0;
     if blocking {
@@ -330,33 +330,35 @@ fn strike<E: Environment>(
 /// Charges the shared cell of a bucket so far that its debt stays within `open`.
 #[inline(always)]
 fn by_shared<E: Environment>(environment: &E, spec: &Spec, amount: u32, open: u64) -> Charge {
-    let Some(cell) = environment.shared(spec.id) else {
-        return Charge::Refused;
-    };
-    let charge = environment.charge_shared(&cell, spec, amount, open);
+    let charge = environment.charge_shared(spec, amount, open);
     if matches!(charge, Charge::Lost) {
         environment.note(Event::LostRace);
     }
     charge
 }
 
-/// Pays from this CPU's lease, or tries to charge a shared cell until it does not lose its race. Everybody fights for it, so
-/// it is tried twice as often as a source's own.
+/// Pays from this CPU's lease, or charges the shared cell, which is looked up only then.
 #[inline(always)]
-pub fn charge_shared<L: Leases>(
+pub fn charge_shared<L: Leases, S>(
     leases: &L,
     spec: &Spec,
     now_ns: u64,
     amount: u32,
-    once: impl Fn() -> Charge,
+    cell: impl Fn() -> Option<S>,
+    charge: impl Fn(&S) -> Charge,
 ) -> Charge {
     if lease::spend(leases, spec, now_ns, amount) {
         return Charge::Admitted;
     }
-    race(once)
+    match cell() {
+        Some(cell) => charge(&cell),
+        // Cannot be: every bucket has a cell.
+        None => Charge::Refused,
+    }
 }
 
-/// Tries to charge a shared cell until it does not lose its race.
+/// Tries to charge a shared cell until it does not lose its race. Everybody fights for it, so it is tried twice as often as a
+/// source's own.
 #[inline(always)]
 pub fn race(once: impl Fn() -> Charge) -> Charge {
     for _ in 0..TRIES * 2 {

@@ -38,20 +38,41 @@ pub const fn time_bound_ns(at: usize) -> Option<u64> {
 /// The count that a frame length belongs to.
 #[inline(always)]
 pub const fn size_at(length: u32) -> usize {
-    // Lengths come mixed, and a branch on each bound would be guessed wrong for every other packet.
-    let (mut at, mut over) = (0, 0_u32);
-    while at < SIZES.len() {
-        over = over.wrapping_add(all_ones_beyond(SIZES[at], length));
-        at += 1;
-    }
-    over.wrapping_neg() as usize
+    // Lengths come mixed, and a branch on each bound would be guessed wrong for every other packet. So four bounds are compared at once, each
+    // in 16 bits of a word, whose highest one remains where the bound is not below the length.
+    let length = (if length > LONGEST { LONGEST } else { length }) as u64 * EACH;
+    let low = ((LOW - length) & HIGHEST) >> 15;
+    let high = ((HIGH - length) & HIGHEST) >> 15;
+    SIZE_COUNTS - ((low + high).wrapping_mul(EACH) >> 48) as usize
 }
 
-/// All bits where a length is greater than a bound, else none. Comparisons, and the highest bit of a difference, become jumps in BPF, which cannot
-/// move by a condition; these bits do not.
-#[inline(always)]
-const fn all_ones_beyond(bound: u32, length: u32) -> u32 {
-    ((bound as u64).wrapping_sub(length as u64) >> 32) as u32
+/// A one in each 16 bits.
+const EACH: u64 = 0x0001_0001_0001_0001;
+/// The highest of each 16 bits.
+const HIGHEST: u64 = EACH << 15;
+/// No bound is greater, and longer frames are of the same count.
+const LONGEST: u32 = 0x7fff;
+
+/// The first four bounds.
+const LOW: u64 = lanes(0);
+/// The others.
+const HIGH: u64 = lanes(4);
+const _: () = assert!(SIZE_COUNTS == 8);
+
+/// Four bounds from this one on, each with the highest of its 16 bits; beyond the last, a bound that nothing exceeds.
+const fn lanes(first: usize) -> u64 {
+    let (mut at, mut lanes) = (0, HIGHEST);
+    while at < 4 {
+        let bound = if first + at < SIZES.len() {
+            SIZES[first + at]
+        } else {
+            LONGEST
+        };
+        assert!(bound <= LONGEST);
+        lanes |= (bound as u64) << (16 * at);
+        at += 1;
+    }
+    lanes
 }
 
 /// The count that a time belongs to.

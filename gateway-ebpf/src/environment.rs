@@ -14,7 +14,7 @@ use gateway_core::{
         uses,
     },
     judge::{self, Event, Judgement},
-    lease::{self, Leases},
+    lease::Leases,
     limit,
     line::{self, Amount, Block, Charge, Line as _, Strike, Versions},
     packet::{Address, Packet},
@@ -23,7 +23,7 @@ use gateway_core::{
 
 use crate::{
     PacketPlace,
-    buckets::{MapLeases, MapLine, MapShared, MapSlot, MapVersions, MapWord},
+    buckets::{Element, MapLeases, MapLine, MapShared, MapSlot, MapVersions, MapWord},
     clock, functions,
     groups::Groups,
     maps, profiles,
@@ -42,8 +42,11 @@ pub(crate) struct Environment {
     /// The generation's flags, without those that the program was not made for.
     flags: u32,
     watched: bool,
+    active: Active,
     /// Of the packet's source, once it was [expected](Self::expect), where the policies ask for it; not on the way out.
     source_hash: u64,
+    /// Its line, likewise; null where no policy of this program asks for it.
+    source_line: *mut Element,
 }
 
 impl Environment {
@@ -56,8 +59,9 @@ impl Environment {
         } else {
             clock::coarse_ns()
         };
-        // Its bit 0 picks the half; the mask shows the verifier so.
-        let half = Active::from_word(control(Control::Active)).in_force(now_ns) & 1;
+        let active = Active::from_word(control(Control::Active));
+        // The mask shows the verifier that it is one of two.
+        let half = active.in_force(now_ns) & 1;
         let generation = maps::GENERATIONS.get(half)?;
         if generation.flags & flags::READY == 0 {
             return None;
@@ -75,22 +79,26 @@ impl Environment {
             now_ns,
             uses,
             flags,
+            active,
             source_hash: 0,
+            source_line: core::ptr::null_mut(),
         })
     }
 
     /// Asks for the line of a packet's source before it is known whether it will be needed. Of very many sources none is in the
-    /// processor's cache, and all else that a packet takes is done while the line comes from memory.
+    /// processor's cache, and all else that a packet takes is done while the line comes from memory. Nothing only if the table has no
+    /// such line, which cannot be: the verifier need not follow it any further.
     #[inline(always)]
-    pub(crate) fn expect(&mut self, packet: &Packet) {
+    pub(crate) fn expect(&mut self, packet: &Packet) -> Option<()> {
         if self.hashes() {
             self.source_hash = limit::hash_of(&proofs::key(), self.generation, packet);
         }
-        if uses::sources(self.uses)
-            && let Some(line) = proof::Tables::line(self, self.source_hash)
-        {
+        if uses::sources(self.uses) {
+            let line = proof::Tables::line(self, self.source_hash)?;
             let _ = line.get(0);
+            self.source_line = line.element();
         }
+        Some(())
     }
 
     /// Whether every packet's source is hashed: known when the program is loaded.
@@ -111,7 +119,9 @@ impl Environment {
             uses: uses::ALL,
             flags: proofs::generation(half)?.flags,
             watched: false,
+            active: Active::for_good(half),
             source_hash: 0,
+            source_line: core::ptr::null_mut(),
         })
     }
 
@@ -348,6 +358,15 @@ impl judge::Environment for Environment {
     }
 
     #[inline(always)]
+    fn source_line(&self, hash: u64) -> Option<MapLine> {
+        if uses::sources(self.uses) {
+            Some(MapLine::new(self.source_line))
+        } else {
+            proof::Tables::line(self, hash)
+        }
+    }
+
+    #[inline(always)]
     fn shared(&self, id: u32) -> Option<MapShared> {
         maps::SHARED.get_ptr_mut(id).map(MapShared::new)
     }
@@ -418,7 +437,7 @@ impl judge::Environment for Environment {
             (false, _) => bans::SERVICE_V4,
             (true, _) => bans::SERVICE_V6,
         };
-        if control(Control::Bans) & kind == 0 || !may_hold(BANS_FILTER, v6, source) {
+        if self.active.bans() & kind == 0 || !may_hold(BANS_FILTER, v6, source) {
             return 0;
         }
         let until = if v6 {
@@ -494,18 +513,24 @@ impl judge::Environment for Environment {
     }
 
     #[inline(always)]
-    fn charge_shared(&self, cell: &MapShared, spec: &Spec, amount: u32, open: u64) -> Charge {
+    fn charge_shared(&self, spec: &Spec, amount: u32, open: u64) -> Charge {
         // Who has a lease is spared the calls.
-        if lease::spend(self, spec, self.now_ns, amount) {
-            return Charge::Admitted;
-        }
-        Charge::from_number(functions::weir_shared(
-            cell.element(),
+        limit::charge_shared(
+            self,
             spec,
             self.now_ns,
             amount,
-            open,
-        ))
+            || judge::Environment::shared(self, spec.id),
+            |cell| {
+                Charge::from_number(functions::weir_shared(
+                    cell.element(),
+                    spec,
+                    self.now_ns,
+                    amount,
+                    open,
+                ))
+            },
+        )
     }
 
     #[inline(always)]

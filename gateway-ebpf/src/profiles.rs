@@ -1,7 +1,7 @@
 //! Profiles: what every packet of a service adds to its counts, and the times of conversations.
 
 use gateway_core::{
-    image::{Control, SUBJECTS, Subject, half, subject_flags},
+    image::{Control, Epoch, SUBJECTS, Subject, half, subject_flags},
     packet::Packet,
     profile::{self, PAGE_DISTINCT, PAGE_SERVICES, Profile, REGISTERS, Times},
     times,
@@ -56,8 +56,9 @@ pub(crate) extern "C" fn weir_profile(
             // SAFETY: this CPU's own element, in all but the egress path, which adds to a count of its own.
             unsafe { (*profile).count(packet, length, answered) };
         }
-        touch(service);
-        see(hash, service);
+        let epoch = epoch();
+        touch(service, epoch);
+        see(hash, service, epoch);
     }
     if subject.flags & subject_flags::TIME != 0
         && let Some(ns) = times::arrived(&Conversations, &key(), now_ns, packet)
@@ -81,15 +82,20 @@ fn times_of(service: u32) -> Option<*mut Times> {
     maps::TIMES.get_value_ptr_mut(service / PAGE_SERVICES, &(service % PAGE_SERVICES))
 }
 
+/// How far userspace has read.
+#[inline(always)]
+fn epoch() -> Epoch {
+    Epoch::from_word(environment::control(Control::Epoch))
+}
+
 /// Marks a service as one whose counts changed.
 #[inline(always)]
-fn touch(service: u32) {
-    let epoch = environment::control(Control::Epoch);
+fn touch(service: u32, epoch: Epoch) {
     if let Some(mark) = maps::TOUCHED.get_ptr_mut(service) {
         // SAFETY: a map element; whoever writes in an epoch writes the same.
         unsafe {
-            if mark.read_volatile() != epoch {
-                mark.write_volatile(epoch);
+            if mark.read_volatile() != epoch.number() {
+                mark.write_volatile(epoch.number());
             }
         }
     }
@@ -97,10 +103,10 @@ fn touch(service: u32) {
 
 /// Counts a source among the different ones.
 #[inline(always)]
-fn see(hash: u64, service: u32) {
-    let set = environment::control(Control::Distinct) as u32 & 1;
+fn see(hash: u64, service: u32, epoch: Epoch) {
     let page = service / PAGE_DISTINCT;
-    if let Some(words) = maps::DISTINCT.get_value_ptr_mut(page, &(service % PAGE_DISTINCT * 2 + set)) {
+    if let Some(words) = maps::DISTINCT.get_value_ptr_mut(page, &(service % PAGE_DISTINCT * 2 + epoch.set()))
+    {
         profile::see(hash, |at| {
             // SAFETY: a word of a map element; the mask holds it there.
             Some(MapWord::new(unsafe {
@@ -133,7 +139,7 @@ pub(crate) fn leaving(
         && subject.flags & subject_flags::PROFILE != 0
         && let Some(profile) = profile_of(subject.service)
     {
-        touch(subject.service);
+        touch(subject.service, epoch());
         // SAFETY: this CPU's own element; programs on the way out do not nest, and only they write this count.
         unsafe { (*profile).syn_ack += 1 };
     }

@@ -90,9 +90,14 @@ pub(crate) fn charge<L: Leases, S: Shared>(
     amount: u32,
     open: u64,
 ) -> Charge {
-    limit::charge_shared(leases, spec, now_ns, amount, || {
-        limit::shared_once(shared, known, leases, spec, now_ns, amount, open)
-    })
+    limit::charge_shared(
+        leases,
+        spec,
+        now_ns,
+        amount,
+        || Some(shared),
+        |shared| limit::race(|| limit::shared_once(*shared, known, leases, spec, now_ns, amount, open)),
+    )
 }
 
 /// What all leases but one may keep from a total, in the bucket's units: (CPUs − 1) × 0.1 % of a second's rate.

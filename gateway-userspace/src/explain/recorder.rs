@@ -268,10 +268,15 @@ impl<E: Environment> Environment for Recorder<'_, E> {
         strike
     }
 
-    fn charge_shared(&self, cell: &E::Shared, spec: &Spec, amount: u32, open: u64) -> Charge {
-        let owed = || limit::shared_debt(cell.get(), self, spec, self.now_ns());
+    fn charge_shared(&self, spec: &Spec, amount: u32, open: u64) -> Charge {
+        let owed = || {
+            let cell = self.inner.shared(spec.id);
+            cell.map_or(0, |cell| {
+                limit::shared_debt(cell.get(), self, spec, self.now_ns())
+            })
+        };
         let before = owed();
-        let charge = self.inner.charge_shared(cell, spec, amount, open);
+        let charge = self.inner.charge_shared(spec, amount, open);
         self.see(Seen::Bucket(Charged {
             spec: *spec,
             shared: true,

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use gateway_core::image::{BANS_FILTER, Control, bans as bits};
+use gateway_core::image::{BANS_FILTER, bans as bits};
 use ipnet::IpNet;
 
 use super::{BanEntry, Dataplane, KernelError, filters::Filter, pins::io_error};
@@ -19,7 +19,7 @@ pub(super) struct BanTable {
     filter: Filter,
 }
 
-/// Which bit of [`Control::Bans`] an entry sets.
+/// Which count an entry belongs to, and which of the bits of [`bits`].
 fn bit(service: u32, net: &IpNet) -> usize {
     match (service, net) {
         (0, IpNet::V4(_)) => 0,
@@ -44,7 +44,7 @@ impl BanTable {
         }
     }
 
-    fn flags(&self) -> u64 {
+    pub(super) fn flags(&self) -> u64 {
         let flags = [bits::V4, bits::V6, bits::SERVICE_V4, bits::SERVICE_V6];
         self.counts
             .iter()
@@ -205,7 +205,7 @@ impl Dataplane {
     /// Writes where packets look for bans.
     fn show_bans(&self) -> Result<(), KernelError> {
         self.write_filter(BANS_FILTER, &self.bans.filter)?;
-        self.set_control(Control::Bans, self.bans.flags())
+        self.set_active(self.active()?)
     }
 
     /// Deletes the bans of services that are gone, before their numbers can name others.

@@ -63,7 +63,8 @@ impl<'a> Peek<'a> {
                 "no policy is in force yet, so no packet is judged".into(),
             ));
         }
-        let half = kernel.active()?.in_force(now_ns) & 1;
+        let active = kernel.active()?;
+        let half = active.in_force(now_ns) & 1;
         let open_at_ns = kernel.control(Control::OpenAt)?;
         let generation = kernel.map("GENERATIONS").get(&half);
         let generation: Option<Generation> = generation.map_err(failed("GENERATIONS"))?;
@@ -73,7 +74,7 @@ impl<'a> Peek<'a> {
             half,
             generation,
             now_ns,
-            bans: kernel.control(Control::Bans)?,
+            bans: active.bans(),
             opened: opens && open_at_ns != 0 && now_ns >= open_at_ns,
             kernel,
             subjects: [const { OnceCell::new() }; SEEN],

@@ -28,8 +28,9 @@ impl Dataplane {
         Ok(Active::from_word(self.control(Control::Active)?))
     }
 
+    /// Writes what is in force; what is banned stays as the books have it.
     pub(super) fn set_active(&self, active: Active) -> Result<(), KernelError> {
-        self.set_control(Control::Active, active.word())
+        self.set_control(Control::Active, active.banning(self.bans.flags()).word())
     }
 
     /// The policy that waits for confirmation, if there is one whose time is not over.
@@ -91,7 +92,7 @@ impl Dataplane {
             return Ok(false);
         }
         let generation = active.in_force(now_ns);
-        if active != Active::for_good(generation) {
+        if active.until_ns().is_some() {
             self.set_active(Active::for_good(generation))?;
         }
         let Some(waiting) = self.state.waiting.clone() else {

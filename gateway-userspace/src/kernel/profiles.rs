@@ -6,7 +6,7 @@ use std::{
 };
 
 use gateway_core::{
-    image::{Control, SUBJECTS, Subject, half, subject_flags},
+    image::{Control, Epoch, SUBJECTS, Subject, half, subject_flags},
     profile::{
         PAGE_DISTINCT, PAGE_SERVICES, PROFILE_WORDS, REGISTERS, SIZE_COUNTS, TIME_COUNTS, TIMES_WORDS,
         TTL_COUNTS,
@@ -169,12 +169,11 @@ impl Dataplane {
         Ok(numbers)
     }
 
-    /// Begins an epoch of marks; the one that is over.
-    fn next_epoch(&self) -> Result<u64, KernelError> {
-        // Never 0, which is what services bear that were never touched.
-        let epoch = self.control(Control::Epoch)?.max(1);
-        self.set_control(Control::Epoch, epoch + 1)?;
-        Ok(epoch)
+    /// Begins an epoch of marks, with the other set of registers where these are read; what is over.
+    fn next_epoch(&self, other_set: bool) -> Result<Epoch, KernelError> {
+        let over = Epoch::from_word(self.control(Control::Epoch)?);
+        self.set_control(Control::Epoch, over.next(other_set).word())?;
+        Ok(over)
     }
 
     /// The flags of a service in generation `active`.
@@ -195,7 +194,7 @@ impl Dataplane {
     /// last call are read; the others are the same as they were then.
     pub fn profiles(&self) -> Result<Vec<Arc<ServiceProfile>>, KernelError> {
         let since = self.reading.borrow().profiles;
-        let epoch = self.next_epoch()?;
+        let over = self.next_epoch(false)?;
         let active = self.active()?.in_force(Self::now_ns());
         let mut wanted = Vec::new();
         for number in self.touched_since(since)? {
@@ -211,7 +210,7 @@ impl Dataplane {
         }
         let mut reading = self.reading.borrow_mut();
         // A packet that had read the epoch before may have left its mark only now.
-        reading.profiles = epoch;
+        reading.profiles = over.number();
         let known = |(name, number): (&str, u32)| {
             let profile = reading.known.get(&number)?;
             // A number that became another service's without a packet since.
@@ -291,18 +290,16 @@ impl Dataplane {
 
     /// The sources that each service saw since this was called last; services that saw none are left out.
     pub fn take_distinct(&mut self) -> Result<Vec<DistinctSources>, KernelError> {
-        let counted = self.control(Control::Distinct)? & 1;
         // A packet that has read the word before may still raise a register after it was read: then its source counts in the
         // interval after the next.
-        self.set_control(Control::Distinct, 1 - counted)?;
+        let over = self.next_epoch(true)?;
         let since = self.reading.borrow().distinct;
-        let epoch = self.next_epoch()?;
         let mut found = Vec::new();
         for number in self.touched_since(since)? {
             let Some(page) = self.page_of(&DISTINCT, number).map_err(failed)? else {
                 continue;
             };
-            let at = number % PAGE_DISTINCT * 2 + counted as u32;
+            let at = number % PAGE_DISTINCT * 2 + over.set();
             let registers: [u8; REGISTERS] = page.get(&at).map_err(failed)?.unwrap_or([0; REGISTERS]);
             if registers.iter().all(|register| *register == 0) {
                 continue;
@@ -313,7 +310,7 @@ impl Dataplane {
                 registers: registers.to_vec(),
             });
         }
-        self.reading.borrow_mut().distinct = epoch;
+        self.reading.borrow_mut().distinct = over.number();
         Ok(found)
     }
 }
