@@ -70,6 +70,9 @@ const TARGETS: [Target; 5] = [
     },
 ];
 
+/// The profile of the targets, of the workspace's manifest.
+const PROFILE: &str = "fuzz";
+
 /// LLVM's own flags for the coverage that libFuzzer reads: they need no unstable compiler. Overflows and debug assertions
 /// are faults, too.
 const COVERAGE: [&str; 9] = [
@@ -168,7 +171,8 @@ fn build() -> Result<PathBuf> {
     // With a target named, the flags are not for build scripts.
     cargo([
         "build",
-        "--release",
+        "--profile",
+        PROFILE,
         "--locked",
         "--package",
         "weir-fuzz",
@@ -177,9 +181,8 @@ fn build() -> Result<PathBuf> {
     ])
     .args(["--target-dir", &*folder_text])
     .env("CARGO_ENCODED_RUSTFLAGS", COVERAGE.join("\x1f"))
-    .env("CARGO_PROFILE_RELEASE_LTO", "off")
     .run()?;
-    Ok(folder.join(host).join("release"))
+    Ok(folder.join(host).join(PROFILE))
 }
 
 /// Runs a target, from the repository's corpus and what is in `found`, where new inputs go.
