@@ -35,6 +35,10 @@ use crate::{
 const BATCH: u32 = 64;
 /// Frames of one call, which takes milliseconds before its first.
 const CALL: u32 = 2_048 * BATCH;
+/// So many frames at least, or a turn says nothing.
+const FEWEST: f64 = 1_000.0;
+/// How often a turn is taken that says nothing.
+const TRIES: u32 = 4;
 /// Where frames are made, and where they are received.
 const MAKER: usize = 0;
 const RECEIVER: usize = 1;
@@ -124,8 +128,22 @@ impl Place {
         bail!("no thread {name}… came to receive")
     }
 
-    /// Sends for a while from so many sources, and says what that cost.
+    /// Sends for a while from so many sources, and says what that cost. A turn to which hardly a frame came says nothing, as when the
+    /// receiving CPU of a virtual machine stood still meanwhile: it is taken again.
     fn turn(&self, receiver: Pid, sources: usize, time: Duration) -> Result<Turn> {
+        for _ in 0..TRIES {
+            if let Some(turn) = self.try_turn(receiver, sources, time)? {
+                return Ok(turn);
+            }
+        }
+        bail!(
+            "hardly a frame came to {} in {TRIES} turns in a row",
+            self.filter.name()
+        )
+    }
+
+    /// Nothing where hardly a frame came.
+    fn try_turn(&self, receiver: Pid, sources: usize, time: Duration) -> Result<Option<Turn>> {
         let before = (
             cpu_time(receiver)?,
             self.node.stats(&self.dev)?.rx_packets,
@@ -147,11 +165,10 @@ impl Place {
             self.delivered()?,
         );
         let frames = (after.1 - before.1) as f64;
-        ensure!(frames > 1_000.0, "{frames} frames came to {}", self.filter.name());
-        Ok(Turn {
+        Ok((frames >= FEWEST).then(|| Turn {
             ns: (after.0 - before.0) as f64 / frames,
             passed: (after.2 - before.2) as f64 / frames,
-        })
+        }))
     }
 
     /// Datagrams that came to the socket, whether it had room for them or not.
