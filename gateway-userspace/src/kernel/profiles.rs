@@ -23,7 +23,8 @@ use super::{
 #[derive(Debug, Default)]
 pub(super) struct Reading {
     known: BTreeMap<u32, Arc<ServiceProfile>>,
-    /// The epoch before the last reading of profiles; nothing was read yet at 0.
+    /// The epoch that the last reading of profiles ended. At 0 all are read the next time: then nothing was read yet, or it was the first epoch of the
+    /// maps, whose marks are those of services that were never touched.
     profiles: u64,
     /// The same of different sources.
     distinct: u64,
