@@ -60,29 +60,86 @@ struct Place {
     _bpffs: BpffsDir,
 }
 
+/// A program with its maps, as they lie in memory.
+struct Placed {
+    subject: Subject,
+    size: Size,
+    verified: u32,
+    _place: Option<Place>,
+}
+
+/// For so many rounds programs and maps stay where they are, and then every row is loaded anew: where a table's pages lie decides what a miss of the
+/// cache costs, by a quarter and more, and a row that keeps the pages that it happened to get is the better or the worse for it in all rounds.
+const STAYS: usize = 5;
+
 struct Row {
     group: &'static str,
     name: String,
-    subject: Subject,
     frame: Vec<u8>,
-    size: Size,
-    verified: u32,
+    load: Box<dyn Fn() -> Result<Placed>>,
+    placed: Placed,
     /// Runs that fill the tables before anything is measured.
     warm: u32,
     /// Runs that take about as long as a turn's part does.
     runs: u32,
     times: Figures,
-    _place: Option<Place>,
 }
 
 impl Row {
+    /// Of `bits` of the source that are drawn.
+    fn new(
+        group: &'static str,
+        name: String,
+        frame: Vec<u8>,
+        bits: u32,
+        load: impl Fn() -> Result<Placed> + 'static,
+    ) -> Result<Self> {
+        Ok(Self {
+            group,
+            name,
+            frame,
+            placed: load()?,
+            load: Box::new(load),
+            warm: 4 << bits,
+            runs: 0,
+            times: Figures::default(),
+        })
+    }
+
     fn run(&self, repeat: u32) -> Result<Duration> {
         let frame = seeded(&self.frame);
-        match &self.subject {
+        match &self.placed.subject {
             Subject::Own(program) => Ok(program.run(&frame, repeat)?.1),
             Subject::Weir(program) => Ok(program.run(&frame, repeat)?.1),
             Subject::Leaving(program) => Ok(program.leaves(&frame, repeat)?),
         }
+    }
+
+    fn warm_up(&self) -> Result<()> {
+        self.run(self.warm.max(1_000)).map(drop)
+    }
+
+    /// Loads it anew before it lets go of what it had, or it would get the same pages.
+    fn move_on(&mut self) -> Result<()> {
+        self.placed = (self.load)()?;
+        self.warm_up()
+    }
+
+    /// One turn.
+    fn turn(&mut self, parts: usize) -> Result<()> {
+        let (mut parts, mut runs) = (parts, self.runs);
+        if self.warm > 4 {
+            // The rounds of other rows are a pause: what is measured is a flood that goes on, two packets a source later.
+            self.run(self.warm / 2)?;
+            // Between parts the kernel rests for milliseconds, and a neighbour takes the cache over: this turn has one part, as long as its
+            // others' together.
+            (parts, runs) = (1, runs * parts as u32);
+        }
+        for _ in 0..parts {
+            let time = self.run(runs)?;
+            self.times.push(time.as_nanos() as f64);
+        }
+        Ok(())
     }
 }
 
@@ -108,7 +165,8 @@ fn sized<T>(name: &str, load: impl FnOnce() -> Result<T>) -> Result<(T, Size)> {
     Ok((loaded, size.map(|(_, size)| *size).unwrap_or_default()))
 }
 
-fn ready(case: Case) -> Result<Row> {
+/// A case of Weir's, loaded.
+fn load(case: &Case) -> Result<Placed> {
     let (mut dataplane, bpffs) = place(&case.policy, case.listed)?;
     let bans: Vec<BanEntry> = cases::prefixes(case.banned)
         .into_iter()
@@ -134,20 +192,14 @@ fn ready(case: Case) -> Result<Row> {
         ensure!(dropped == case.drops, "{}: dropped: {dropped}", case.name);
     }
     let verified = if case.leaves { 0 } else { program.complexity() };
-    Ok(Row {
-        group: case.group,
-        name: case.name,
+    Ok(Placed {
         subject: if case.leaves {
             Subject::Leaving(program)
         } else {
             Subject::Weir(program)
         },
-        frame: case.frame,
         size,
         verified,
-        warm: 4 << case.bits,
-        runs: 0,
-        times: Figures::default(),
         _place: Some(Place {
             _dataplane: dataplane,
             _bpffs: bpffs,
@@ -155,60 +207,59 @@ fn ready(case: Case) -> Result<Row> {
     })
 }
 
-/// The rows that are not Weir's.
-fn others() -> Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    let own = |group, name: &str, kind: &str, load: &mut dyn FnMut() -> Result<Program>, bits: u32| {
-        let (program, size) = sized(kind, load)?;
-        let frame = Frame::new().ip("20.0.0.1", "203.0.113.10").tcp(40_000, 80, ACK);
-        anyhow::Ok(Row {
-            group,
-            name: name.to_owned(),
+fn ready(case: Case) -> Result<Row> {
+    let (group, name, frame, bits) = (case.group, case.name.clone(), case.frame.clone(), case.bits);
+    Row::new(group, name, frame, bits, move || load(&case))
+}
+
+/// A row that is not Weir's. `kind`: what the kernel calls its program.
+fn own(
+    group: &'static str,
+    name: &str,
+    kind: &'static str,
+    bits: u32,
+    load: impl Fn() -> Result<Program> + 'static,
+) -> Result<Row> {
+    let frame = Frame::new().ip("20.0.0.1", "203.0.113.10").tcp(40_000, 80, ACK);
+    Row::new(group, name.to_owned(), frame.build(), bits, move || {
+        let (program, size) = sized(kind, &load)?;
+        Ok(Placed {
             subject: Subject::Own(program),
-            frame: frame.build(),
             size,
             verified: 0,
-            warm: 4 << bits,
-            runs: 0,
-            times: Figures::default(),
             _place: None,
         })
-    };
+    })
+}
+
+/// The rows that are not Weir's and that are asked for.
+fn others(asked: impl Fn(&str, &str) -> bool) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
     for (name, answer) in [("bare drop", DROP), ("bare pass", PASS)] {
-        rows.push(own(
-            "yardsticks",
-            name,
-            "bench_bare",
-            &mut || programs::bare(answer),
-            0,
-        )?);
+        rows.push(own("yardsticks", name, "bench_bare", 0, move || {
+            programs::bare(answer)
+        })?);
     }
     for (name, helper) in [
         ("a clock read", Helper::Clock),
         ("a coarse clock read", Helper::CoarseClock),
         ("a read of the tick count", Helper::Ticks),
     ] {
-        rows.push(own(
-            "yardsticks",
-            name,
-            "bench_call",
-            &mut || programs::call(helper),
-            0,
-        )?);
+        rows.push(own("yardsticks", name, "bench_call", 0, move || {
+            programs::call(helper)
+        })?);
     }
-    rows.push(own(
-        "yardsticks",
-        "the draw of a source",
-        "bench_draw",
-        &mut programs::drawing,
-        0,
-    )?);
+    let draw = "the draw of a source";
+    rows.push(own("yardsticks", draw, "bench_draw", 0, programs::drawing)?);
     for (name, bits) in cases::SOURCES {
         for (kind, called) in [(Kind::LruHash, "LRU_HASH"), (Kind::Array, "array")] {
             let spread = ((1_u32 << bits) - 1).to_be();
             let name = format!("minimal limiter, {called}, {name}");
-            let mut load = || programs::limiter(kind, 21, spread);
-            rows.push(own("sources", &name, "bench_limiter", &mut load, bits)?);
+            if asked("sources", &name) {
+                rows.push(own("sources", &name, "bench_limiter", bits, move || {
+                    programs::limiter(kind, 21, spread)
+                })?);
+            }
         }
     }
     Ok(rows)
@@ -217,8 +268,7 @@ fn others() -> Result<Vec<Row>> {
 /// Measures all rows, or those whose table or name has `only` in it.
 pub(crate) fn measure(turns: &Turns, only: &str) -> Result<(Vec<Table>, Leasts)> {
     let asked = |group: &str, name: &str| group.contains(only) || name.contains(only);
-    let mut rows = others()?;
-    rows.retain(|row| row.group == "yardsticks" || asked(row.group, &row.name));
+    let mut rows = others(asked)?;
     for case in cases::all() {
         if !asked(case.group, &case.name) {
             continue;
@@ -227,23 +277,18 @@ pub(crate) fn measure(turns: &Turns, only: &str) -> Result<(Vec<Table>, Leasts)>
         rows.push(ready(case).with_context(|| format!("cannot make {name} ready"))?);
     }
     for row in &mut rows {
-        row.run(row.warm.max(1_000))?;
+        row.warm_up()?;
         row.runs = turns.runs(row.run(10_000)?);
     }
-    for _ in 0..turns.rounds {
+    for round in 0..turns.rounds {
+        if round > 0 && round % STAYS == 0 {
+            for row in &mut rows {
+                row.move_on()
+                    .with_context(|| format!("cannot load {} anew", row.name))?;
+            }
+        }
         for row in &mut rows {
-            let (mut parts, mut runs) = (turns.parts, row.runs);
-            if row.warm > 4 {
-                // The rounds of other rows are a pause: what is measured is a flood that goes on, two packets a source later.
-                row.run(row.warm / 2)?;
-                // Between parts the kernel rests for milliseconds, and a neighbour takes the cache over: this turn has one part, as long as its
-                // others' together.
-                (parts, runs) = (1, runs * turns.parts as u32);
-            }
-            for _ in 0..parts {
-                let time = row.run(runs)?;
-                row.times.push(time.as_nanos() as f64);
-            }
+            row.turn(turns.parts)?;
         }
     }
     let columns = [
@@ -264,12 +309,12 @@ pub(crate) fn measure(turns: &Turns, only: &str) -> Result<(Vec<Table>, Leasts)>
                 row.name.clone(),
                 vec![
                     Cell::figures(&row.times, 0),
-                    Cell::count(row.size.instructions),
-                    Cell::count(row.size.jited),
-                    if row.verified == 0 {
+                    Cell::count(row.placed.size.instructions),
+                    Cell::count(row.placed.size.jited),
+                    if row.placed.verified == 0 {
                         Cell::Nothing
                     } else {
-                        Cell::count(row.verified)
+                        Cell::count(row.placed.verified)
                     },
                 ],
             );
