@@ -86,37 +86,25 @@ pub fn limit<E: Environment>(
             let hash = hash::hash(&environment.key(), Domain::Network, family, &network);
             if let Some(line) = environment.line(hash) {
                 environment.tidy(&line);
-                for kind in 0..KINDS {
-                    let spec = &subject.buckets[1][kind];
-                    if environment.may_have(1, kind)
-                        && !charged(environment, &line, spec, hash, amount(packet, kind), &mut sender)
-                    {
-                        reason = Reason::of_bucket(1, kind);
-                        break 'judged;
-                    }
+                if let Some(refused) = by_tier(environment, &line, subject, 1, hash, &mut sender) {
+                    reason = refused;
+                    break 'judged;
                 }
             }
         }
         if own & subject_flags::TIER << 2 != 0 {
-            for kind in 0..KINDS {
-                let spec = &subject.buckets[2][kind];
-                let amount = amount(packet, kind);
-                if environment.may_have(2, kind)
-                    && spec.exists()
-                    && amount != 0
-                    && !matches!(by_shared(environment, spec, amount, spec.depth), Charge::Admitted)
-                {
-                    reason = Reason::of_bucket(2, kind);
-                    break 'judged;
-                }
+            if let Some(refused) = by_class_total(environment, packet, subject) {
+                reason = refused;
+                break 'judged;
             }
         }
         if own & subject_flags::TIER << 3 != 0 {
-            for kind in 0..KINDS {
-                if let Some(refused) = by_total(environment, &mut sender, subject, kind) {
-                    reason = refused;
-                    break 'judged;
-                }
+            let refused = by_total(environment, &mut sender, subject, 0)
+                .or_else(|| by_total(environment, &mut sender, subject, 1))
+                .or_else(|| by_total(environment, &mut sender, subject, 2));
+            if let Some(refused) = refused {
+                reason = refused;
+                break 'judged;
             }
         }
     }
@@ -202,18 +190,75 @@ fn by_own_buckets<E: Environment>(
             _ => {}
         }
     }
-    for kind in 0..KINDS {
-        let spec = &subject.buckets[0][kind];
-        if environment.may_have(0, kind)
-            && !charged(environment, &line, spec, hash, amount(packet, kind), sender)
-        {
-            if blocking && !watch {
-                strike(environment, &line, subject, hash, sender);
-            }
-            return Some(Reason::of_bucket(0, kind));
-        }
+    let refused = by_tier(environment, &line, subject, 0, hash, sender)?;
+    if blocking && !watch {
+        strike(environment, &line, subject, hash, sender);
     }
-    None
+    Some(refused)
+}
+
+/// Charges the buckets of a source (`tier` 0) or network (1), one after the other; the reason of the one that refuses. Not a loop, here or
+/// in the other tiers: of what stands there for each kind, the kernel's verifier takes away what no policy of a program uses, and a loop asks
+/// again for every packet.
+#[inline(always)]
+fn by_tier<E: Environment>(
+    environment: &E,
+    line: &E::Line,
+    subject: &Subject,
+    tier: usize,
+    hash: u64,
+    sender: &mut Sender<'_>,
+) -> Option<Reason> {
+    const { assert!(KINDS == 3) };
+    by_kind(environment, line, subject, (tier, 0), hash, sender)
+        .or_else(|| by_kind(environment, line, subject, (tier, 1), hash, sender))
+        .or_else(|| by_kind(environment, line, subject, (tier, 2), hash, sender))
+}
+
+/// Charges one of them, named by tier and kind; the reason if it refuses.
+#[inline(always)]
+fn by_kind<E: Environment>(
+    environment: &E,
+    line: &E::Line,
+    subject: &Subject,
+    (tier, kind): (usize, usize),
+    hash: u64,
+    sender: &mut Sender<'_>,
+) -> Option<Reason> {
+    let spec = &subject.buckets[tier][kind];
+    let amount = amount(sender.packet, kind);
+    if !environment.may_have(tier, kind) || charged(environment, line, spec, hash, amount, sender) {
+        return None;
+    }
+    Some(Reason::of_bucket(tier, kind))
+}
+
+/// Charges the total of a class; the reason if it refuses.
+#[inline(always)]
+fn by_class_total<E: Environment>(environment: &E, packet: &Packet, subject: &Subject) -> Option<Reason> {
+    class_kind(environment, packet, subject, 0)
+        .or_else(|| class_kind(environment, packet, subject, 1))
+        .or_else(|| class_kind(environment, packet, subject, 2))
+}
+
+/// Charges a kind of the total of a class; the reason if it refuses.
+#[inline(always)]
+fn class_kind<E: Environment>(
+    environment: &E,
+    packet: &Packet,
+    subject: &Subject,
+    kind: usize,
+) -> Option<Reason> {
+    let spec = &subject.buckets[2][kind];
+    let amount = amount(packet, kind);
+    let admits = !environment.may_have(2, kind)
+        || !spec.exists()
+        || amount == 0
+        || matches!(by_shared(environment, spec, amount, spec.depth), Charge::Admitted);
+    if admits {
+        return None;
+    }
+    Some(Reason::of_bucket(2, kind))
 }
 
 /// Charges a bucket of a source or network, or its overflow bucket; whether it admits.
