@@ -71,6 +71,10 @@ pub trait Environment: classify::Tables + Versions + proof::Tables + Leases {
     fn answers_socket(&self, packet: &Packet) -> bool;
     /// Counts an event that has no packet counter of its own.
     fn note(&self, event: Event);
+    /// Looks at a packet whose subject is known, whatever will be judged of it. Before the judgement, which waits for memory that others
+    /// write, and after which the kernel's verifier would look at it once for each way to each verdict.
+    #[inline(always)]
+    fn look(&self, _packet: &Packet, _subject: &Subject) {}
     /// Tells of a block that has just begun: of all that a source sends (`whole`), or of its new connections.
     fn announce(&self, packet: &Packet, subject: &Subject, whole: bool);
 
@@ -303,31 +307,33 @@ pub fn judge_for<'e, E: Environment>(
     let ip = !matches!(packet.network, Network::Other(_));
 
     let destination = destination(environment, packet);
-    if out_of_scope(environment, packet, destination) {
-        let judgement = Judgement {
-            verdict: Verdict::Pass,
-            reason: Reason::OutOfScope,
-            subject: 0,
-            answered: false,
-        };
-        return (judgement, environment.subject(0));
-    }
-    let service = classify(environment, uses(environment), packet, destination);
-
+    let out_of_scope = out_of_scope(environment, packet, destination);
     let mut entry = ListEntry::default();
-    if environment.flags() & flags::LISTS != 0 && ip {
-        entry = environment.lists(v6, &packet.source);
-    }
-    let Some((number, subject)) = resolve(environment, service, entry.mask()) else {
+    let found = if out_of_scope {
+        environment.subject(0).map(|subject| (0, subject))
+    } else {
+        let service = classify(environment, uses(environment), packet, destination);
+        if environment.flags() & flags::LISTS != 0 && ip {
+            entry = environment.lists(v6, &packet.source);
+        }
+        resolve(environment, service, entry.mask())
+    };
+    let Some((number, subject)) = found else {
         // Cannot be: every number that a table gives has an entry. Never unjudged all the same.
+        let reason = if out_of_scope {
+            Reason::OutOfScope
+        } else {
+            Reason::DefaultDrop
+        };
         let judgement = Judgement {
-            verdict: verdict(Reason::DefaultDrop, watched),
-            reason: Reason::DefaultDrop,
+            verdict: verdict(reason, watched),
+            reason,
             subject: 0,
             answered: false,
         };
         return (judgement, None);
     };
+    environment.look(packet, subject);
     let done = |reason: Reason, watch: bool| {
         let judgement = Judgement {
             verdict: verdict(reason, watch),
@@ -338,6 +344,9 @@ pub fn judge_for<'e, E: Environment>(
         (judgement, Some(subject))
     };
 
+    if out_of_scope {
+        return done(Reason::OutOfScope, watched);
+    }
     if entry.rules() != 0 && is_protected(environment, entry.rules(), packet) {
         return done(Reason::Protect, watched);
     }

@@ -144,11 +144,11 @@ pub struct Profile {
 pub const PROFILE_WORDS: usize = SIZE_COUNTS + TTL_COUNTS + 8;
 
 impl Profile {
-    /// Counts a packet; `answered`: it completed a handshake.
+    /// Counts a packet.
     #[inline(always)]
-    pub fn count(&mut self, packet: &Packet, length: u32, answered: bool) {
+    pub fn count(&mut self, packet: &Packet) {
         // The masks say to the verifier what is so anyway.
-        self.sizes[size_at(length) & (SIZE_COUNTS - 1)] += 1;
+        self.sizes[size_at(packet.length) & (SIZE_COUNTS - 1)] += 1;
         if !matches!(packet.network, Network::Other(_)) {
             self.ttls[(usize::from(packet.ttl) / TTL_STEP as usize) & (TTL_COUNTS - 1)] += 1;
         }
@@ -159,9 +159,6 @@ impl Profile {
                 self.fin += u64::from(packet.tcp_flags & tcp::FIN != 0);
                 self.rst += u64::from(packet.tcp_flags & tcp::RST != 0);
             }
-            if answered {
-                self.first_ack += 1;
-            }
         } else if packet.protocol == ipv4::UDP {
             self.udp += 1;
             if reflects(packet.source_port) {
@@ -171,6 +168,12 @@ impl Profile {
         if matches!(packet.fragment, Fragment::Later) {
             self.fragments += 1;
         }
+    }
+
+    /// Counts that a packet completed a handshake.
+    #[inline(always)]
+    pub fn count_answer(&mut self) {
+        self.first_ack += 1;
     }
 }
 

@@ -1,7 +1,5 @@
 //! The decision function's environment over BPF maps.
 
-use core::mem::MaybeUninit;
-
 use aya_ebpf::{bindings::xdp_md, btf_maps::lpm_trie::Key as Prefix, programs::XdpContext};
 use gateway_core::{
     bucket::spec::Spec,
@@ -22,7 +20,6 @@ use gateway_core::{
 };
 
 use crate::{
-    PacketPlace,
     buckets::{Element, MapLeases, MapLine, MapShared, MapSlot, MapVersions, MapWord},
     clock, functions,
     groups::Groups,
@@ -133,24 +130,15 @@ impl Environment {
         }
     }
 
-    /// Adds a packet to its service's profile, and takes it as a sample, where the policy asks for either.
+    /// Counts a judged packet among those that completed a handshake, and takes it as a sample, where the policy asks for either.
     #[inline(always)]
-    pub(crate) fn look(
-        &self,
-        place: &MaybeUninit<PacketPlace>,
-        judgement: Judgement,
-        subject: Option<&Subject>,
-        length: u32,
-        parsed: bool,
-    ) {
-        let looked_at = subject_flags::PROFILE | subject_flags::TIME;
-        if parsed
-            && self.flags & (flags::PROFILES | flags::TIMES) != 0
+    pub(crate) fn look_back(&self, judgement: Judgement, subject: Option<&Subject>, length: u32) {
+        if judgement.answered
+            && self.flags & flags::PROFILES != 0
             && let Some(subject) = subject
-            && subject.flags & looked_at != 0
+            && subject.flags & subject_flags::PROFILE != 0
         {
-            let counted = length | u32::from(judgement.answered) << 31;
-            profiles::weir_profile(place.as_ptr(), subject, counted, self.now_ns, self.source_hash);
+            profiles::weir_answered(subject.service);
         }
         if self.flags & flags::SAMPLES != 0 {
             samples::count(self.context, self.half, judgement, length, self.now_ns);
@@ -470,6 +458,13 @@ impl judge::Environment for Environment {
     #[inline(always)]
     fn note(&self, event: Event) {
         note(event);
+    }
+
+    #[inline(always)]
+    fn look(&self, packet: &Packet, subject: &Subject) {
+        if self.flags & (flags::PROFILES | flags::TIMES) != 0 {
+            profiles::look(packet, subject, self.now_ns, self.source_hash);
+        }
     }
 
     #[inline(always)]

@@ -172,7 +172,7 @@ fn run(
     // Asked for only now: kept over the judgement it would take stack that kernel 6.1 does not have.
     let length = frame().length();
     environment.count(judgement, subject, length);
-    environment.look(&place, judgement, subject, length, parsed);
+    environment.look_back(judgement, subject, length);
     match judgement.verdict {
         Verdict::Drop => XDP_DROP,
         Verdict::Pass | Verdict::WouldDrop => XDP_PASS,

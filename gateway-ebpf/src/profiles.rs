@@ -32,35 +32,40 @@ pub(crate) fn subject(generation: u32, number: u32) -> Option<&'static Subject> 
     maps::SUBJECT_TABLE.get(half(generation, SUBJECTS, number))
 }
 
-/// Counts a packet to a service by what it looks like, and by its times where they are asked for. `counted`: its length, and in the
-/// highest bit whether it completed a handshake. `hash`: its source's. A call, though it costs 5 ns: inlined, the verifier would look at
-/// all of this again for each way that leads here, which doubled what it had to look at.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn weir_profile(
-    place: *const PacketPlace,
-    subject: *const Subject,
-    counted: u32,
-    now_ns: u64,
-    hash: u64,
-) -> u32 {
-    let (length, answered) = (counted & 0x7fff_ffff, counted >> 31 != 0);
-    // SAFETY: null, or as the signature and the verifier have it: whole, in a map whose elements in force do not change.
-    let subject = unsafe { subject.as_ref() };
-    let (Some(packet), Some(subject)) = (proofs::packet(place), subject) else {
-        return 0;
-    };
+/// Counts a packet to a service by what it looks like, and by its times where they are asked for. `hash`: its source's.
+#[inline(always)]
+pub(crate) fn look(packet: &Packet, subject: &Subject, now_ns: u64, hash: u64) {
     let service = subject.service;
     if subject.flags & subject_flags::PROFILE != 0 {
         if let Some(profile) = profile_of(service) {
             // SAFETY: this CPU's own element, in all but the egress path, which adds to a count of its own.
-            unsafe { (*profile).count(packet, length, answered) };
+            unsafe { (*profile).count(packet) };
         }
         let epoch = epoch();
         touch(service, epoch);
         see(hash, service, epoch);
     }
-    if subject.flags & subject_flags::TIME != 0
+    if subject.flags & subject_flags::TIME != 0 {
+        weir_time(proofs::place(packet), service, now_ns);
+    }
+}
+
+/// Counts that a packet to a service completed a handshake.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn weir_answered(service: u32) -> u32 {
+    if let Some(profile) = profile_of(service) {
+        // SAFETY: as above.
+        unsafe { (*profile).count_answer() };
+    }
+    0
+}
+
+/// Counts a packet to a service by its times.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn weir_time(place: *const PacketPlace, service: u32, now_ns: u64) -> u32 {
+    if let Some(packet) = proofs::packet(place)
         && let Some(ns) = times::arrived(&Conversations, &key(), now_ns, packet)
         && let Some(times) = times_of(service)
     {

@@ -31,7 +31,10 @@ impl Counts {
         self.packets += 1;
         self.bytes += u64::from(length);
         self.dropped += u64::from(judgement.verdict != Verdict::Pass);
-        self.profile.count(packet, length, judgement.answered);
+        self.profile.count(packet);
+        if judgement.answered {
+            self.profile.count_answer();
+        }
     }
 
     /// Takes in the counts of a later interval.
