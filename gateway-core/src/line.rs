@@ -1,6 +1,6 @@
 //! A line of the source table: a stamp and seven cells, in one cache line.
 //!
-//! The stamp says in which tick (2²² ns) the line was last tidied, and when a source of it last proved itself; the first packet of a tick to touch a line empties
+//! The stamp says in which tick (2²² ns) the line was last tidied, whether it may have blocks, and when a source of it last proved itself; the first packet of a tick to touch a line empties
 //! its stale cells ([`crate::bucket::cell`] says why that is enough). A source's buckets and its block are cells of the line
 //! that its hash names, found by tag; a bucket that is full needs no cell. A cell in debt is never given to somebody else:
 //! a newcomer takes a free one, then a drop count, then a block, and if there is none it is judged by the
@@ -20,8 +20,12 @@ pub const KEPT: usize = 6;
 pub const TRIES: usize = 8;
 /// A tick, as a shift of nanoseconds.
 pub const TICK_SHIFT: u32 = 22;
-/// Bits of the stamp that are a tick. Those above it are [`crate::proof`]'s, and nobody else changes them.
-pub const TICK_BITS: u32 = u64::BITS - TICK_SHIFT;
+/// Bits of the stamp that are a tick: 292 years.
+pub const TICK_BITS: u32 = 41;
+/// Set in the stamp while a cell of the line may be a block: nearly no line has one, and a packet that sees it need not look for its own.
+const BLOCKS: u64 = 1 << TICK_BITS;
+/// Bits of the stamp that are a tick and [`BLOCKS`]. Those above them are [`crate::proof`]'s, and nobody else changes them.
+pub const STAMP_BITS: u32 = TICK_BITS + 1;
 /// The most ticks that a line may wait to be tidied: a second.
 pub const MOST_PATIENCE: u32 = 240;
 
@@ -141,15 +145,42 @@ pub fn tidy<L: Line>(line: &L, now_ns: u64) {
     }
     // [`cell::used`] allows for the touches that patience let pass after the stamp's tick.
     let rested_ns = rested_ns(stamp, now_ns);
+    let mut blocks = 0;
     for at in 1..WORDS {
         let held = line.get(at);
-        if held != 0 && matches!(cell::used(held, now_ns, rested_ns), Use::Free) {
-            // Lost to somebody who charged it meanwhile: then it is not stale.
-            let _ = line.swap(at, held, 0);
+        if held == 0 {
+            continue;
+        }
+        match cell::used(held, now_ns, rested_ns) {
+            Use::Free => {
+                // Lost to somebody who charged it meanwhile: then it is not stale.
+                let _ = line.swap(at, held, 0);
+            }
+            Use::Block => blocks = BLOCKS,
+            _ => {}
         }
     }
     // After the cells: who sees the new stamp must not see a stale cell.
-    let _ = line.swap(0, stamp, stamp >> TICK_BITS << TICK_BITS | tick);
+    let tidied = line.swap(0, stamp, stamp >> STAMP_BITS << STAMP_BITS | blocks | tick);
+    if tidied && stamp & !blocks & BLOCKS != 0 {
+        // Who has begun a block meanwhile, and has seen the bit still set, did so before it was cleared.
+        for at in 1..WORDS {
+            if cell::blocks(line.get(at), now_ns) {
+                return raise(line);
+            }
+        }
+    }
+}
+
+/// Says in the stamp of a line that it has a block. Who loses every race leaves it to the source's next drop.
+#[inline(always)]
+fn raise<L: Line>(line: &L) {
+    for _ in 0..TRIES {
+        let stamp = line.get(0);
+        if stamp & BLOCKS != 0 || line.swap(0, stamp, stamp | BLOCKS) {
+            return;
+        }
+    }
 }
 
 /// Where a tag is: its place and the cell, or place 0.
@@ -195,6 +226,22 @@ pub fn charge(once: impl Fn() -> Charge) -> Charge {
     Charge::Lost
 }
 
+/// Where the cell of this head is, and what it holds: of its tag, and charged by the spec in force.
+#[inline(always)]
+fn found<L: Line>(line: &L, head: u64) -> Option<(usize, u64)> {
+    if head == 0 {
+        // It would find a free cell.
+        return None;
+    }
+    for at in 1..WORDS {
+        let held = line.get(at);
+        if cell::head_of(held) == head {
+            return Some((at, held));
+        }
+    }
+    None
+}
+
 /// Tries once to charge a source's bucket whose cell is there, and of this spec; nothing where it is not, or another CPU was
 /// faster: then [`charge`] does it. So short that the kernel half can spare nearly every packet a call.
 #[inline(always)]
@@ -205,16 +252,13 @@ pub fn charge_found<L: Line>(
     now_ns: u64,
     amount: Amount,
 ) -> Option<Charge> {
-    let (at, held) = find(line, cell::tag(hash, spec.id));
-    if at == 0 || of_another_spec(held, spec) {
-        return None;
-    }
+    let head = cell::head(cell::tag(hash, spec.id), spec.exponent, spec.version);
+    let (at, held) = found(line, head)?;
     let now = spec.clock(now_ns);
     let debt = gcra::debt(held, cell::TIME_MASK, now, spec.window);
     let cost = spec.charge(amount.number());
     match gcra::admit(debt, cell::TIME_MASK, now, cost, spec.depth) {
-        // Tag, unit and version stay.
-        Some(time) if line.swap(at, held, held & !cell::TIME_MASK | time) => Some(Charge::Admitted),
+        Some(time) if line.swap(at, held, head << cell::TIME_BITS | time) => Some(Charge::Admitted),
         Some(_) => None,
         None => Some(Charge::Refused),
     }
@@ -342,6 +386,9 @@ impl Blocked {
 /// What is blocked of a source.
 #[inline(always)]
 pub fn blocked<L: Line>(line: &L, id: u32, hash: u64, now_ns: u64) -> Blocked {
+    if line.get(0) & BLOCKS == 0 {
+        return Blocked::Nothing;
+    }
     let (at, held) = find(line, cell::tag(hash, id));
     if at == 0 || !cell::blocks(held, now_ns) {
         Blocked::Nothing
@@ -418,6 +465,7 @@ pub fn strike_once<L: Line>(line: &L, block: &Block, hash: u64, now_ns: u64, pro
             return Strike::Counted;
         }
     } else if cell::blocks(held, now_ns) {
+        raise(line);
         return Strike::Counted;
     } else if let Some((counted, age)) = cell::struck(held, now_ns)
         && age <= u64::from(block.within)
@@ -433,7 +481,10 @@ pub fn strike_once<L: Line>(line: &L, block: &Block, hash: u64, now_ns: u64, pro
     };
     match (line.swap(at, held, new), starts) {
         (false, _) => Strike::Lost,
-        (true, true) => Strike::Started,
+        (true, true) => {
+            raise(line);
+            Strike::Started
+        }
         (true, false) => Strike::Counted,
     }
 }

@@ -42,7 +42,7 @@ pub const SOONEST: u64 = 11;
 const PROOF_SHIFT: u32 = 30;
 /// A stamp that is marked, and the bits of the mark's time, which wraps after 26 days.
 const MARKED: u64 = 1 << 63;
-const MARK_TIME: u64 = (1 << (63 - line::TICK_BITS)) - 1;
+const MARK_TIME: u64 = (1 << (63 - line::STAMP_BITS)) - 1;
 const OFFER_SHIFT: u32 = 28;
 const ATTEMPT_SHIFT: u32 = 26;
 /// Bits of an attempt's time: 69 s.
@@ -142,7 +142,7 @@ fn mark<L: Line>(line: &L, now_ns: u64) {
         if mark_age(stamp, now) < REFRESH {
             return;
         }
-        let fresh = MARKED | (now & MARK_TIME) << line::TICK_BITS | stamp & ((1 << line::TICK_BITS) - 1);
+        let fresh = MARKED | (now & MARK_TIME) << line::STAMP_BITS | stamp & ((1 << line::STAMP_BITS) - 1);
         if line.swap(0, stamp, fresh) {
             return;
         }
@@ -156,7 +156,7 @@ const fn mark_age(stamp: u64, now: u64) -> u64 {
     if stamp & MARKED == 0 {
         return u64::MAX;
     }
-    let age = now.wrapping_sub(stamp >> line::TICK_BITS) & MARK_TIME;
+    let age = now.wrapping_sub(stamp >> line::STAMP_BITS) & MARK_TIME;
     if age > MARK_TIME / 2 { 0 } else { age }
 }
 

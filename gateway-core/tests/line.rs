@@ -454,3 +454,27 @@ fn a_changed_rate_keeps_the_debt_of_a_source() {
         Charge::Admitted
     );
 }
+
+/// A source whose cell would begin with zeros in its tag, unit and version, at a moment at which a time of zero looks like a debt: a free cell is
+/// not taken for its own.
+#[test]
+fn a_free_cell_is_nobodys() {
+    let spec = packets(1, 100_000_000, 100);
+    assert_eq!((spec.exponent, spec.version), (0, 0), "the finest unit");
+    let hash = u64::from(spec.id);
+    assert_eq!(cell::tag(hash, spec.id), 0);
+    // All but a little of a cell's range: zero lies ahead, by half a packet more than half the depth.
+    let now = (((1 << cell::TIME_BITS) - spec.depth / 2) >> FINEST) - 5;
+    let line = HostLine::default();
+    for packet in 0..100 {
+        assert_eq!(
+            charge_untidied(&line, &OneSpec, &spec, hash, now, 1),
+            Charge::Admitted,
+            "packet {packet}"
+        );
+    }
+    assert_eq!(
+        charge_untidied(&line, &OneSpec, &spec, hash, now, 1),
+        Charge::Refused
+    );
+}

@@ -10,7 +10,7 @@ use gateway_core::{
     frame::Slice,
     hash::Key,
     judge::{Event, Shared, judge},
-    line::{self, Line},
+    line::{self, Block, Blocked, Line},
     packet::Packet,
     parse::parse,
     proof::{self, LIFETIME, REFRESH, Standing, Tables},
@@ -538,6 +538,39 @@ fn nobody_fetches_proofs_for_a_line_in_which_nobody_proved_himself() {
     let over = begin + (LIFETIME + REFRESH + 1) * PROOF_SECOND;
     assert_eq!(table.standing(1, over), Standing::Stranger);
     assert_eq!(table.fetched.get(), 2, "no proof of this line can count any more");
+}
+
+/// The stamp of a line says both; neither of them may be lost to the other.
+#[test]
+fn a_proof_hides_no_block_of_its_line_and_a_block_no_proof() {
+    let block = Block {
+        id: 2,
+        drops: 1,
+        within: 100,
+        reserved: 0,
+        for_ns: 600 * SECOND,
+    };
+    let begin = 5 * PROOF_SECOND;
+    for proof_first in [false, true] {
+        let table = OneLine::default();
+        let line = Borrowed(&table.source);
+        if proof_first {
+            proof::give(&&table, 1, begin);
+        }
+        line::strike_once(&line, &block, 2, begin, false);
+        if !proof_first {
+            proof::give(&&table, 1, begin);
+        }
+        for (seconds, tidied) in [(0, false), (1, false), (1, true), (500, true)] {
+            let now = begin + seconds * SECOND;
+            if tidied {
+                line::tidy(&line, now);
+            }
+            let found = (line::blocked(&line, 2, 2, now), table.standing(1, now));
+            let both = (Blocked::Connections, Standing::Proven);
+            assert_eq!(found, both, "proof first: {proof_first}, after {seconds} s");
+        }
+    }
 }
 
 proptest! {

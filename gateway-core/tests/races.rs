@@ -253,3 +253,67 @@ fn racing_threads_with_the_same_new_source_leave_one_cell() {
         assert_eq!(cells_of(line, cell::tag(hash(0), spec.id)).len(), 1, "{line:?}");
     }
 }
+
+/// A CPU tidies a line while another begins a block there, each at every point of the other's way; in a line that had a block, which is over, and
+/// in one that had none. What has begun is found.
+#[test]
+fn a_block_that_begins_while_its_line_is_tidied_is_found() {
+    let block = |for_ns| Block {
+        id: 2,
+        drops: 1,
+        within: 100,
+        reserved: 0,
+        for_ns,
+    };
+    let now = 10 * SECOND;
+    let mut interrupted = 0;
+    for had_one in [false, true] {
+        for tidied_first in [false, true] {
+            for before in 0..80 {
+                let line = HostLine::default();
+                if had_one {
+                    let before = line::strike_once(&line, &block(SECOND), hash(1), SECOND, true);
+                    assert_eq!(before, Strike::Started);
+                }
+                let come = Cell::new(false);
+                let tidied = || {
+                    come.set(true);
+                    line::tidy(&line, now);
+                };
+                let begun = || {
+                    come.set(true);
+                    let once = || line::strike_once(&line, &block(HOUR), hash(0), now, true);
+                    assert_eq!(line::strike(once), Strike::Started);
+                };
+                let second: Box<dyn FnOnce()> = if tidied_first {
+                    Box::new(begun)
+                } else {
+                    Box::new(tidied)
+                };
+                let both = Interrupted {
+                    line: &line,
+                    before: Cell::new(before),
+                    second: RefCell::new(Some(second)),
+                };
+                if tidied_first {
+                    line::tidy(&both, now);
+                } else {
+                    let once = || line::strike_once(&both, &block(HOUR), hash(0), now, true);
+                    assert_eq!(line::strike(once), Strike::Started);
+                }
+                if come.get() {
+                    interrupted += 1;
+                    assert_eq!(
+                        line::blocked(&line, 2, hash(0), now),
+                        Blocked::Whole,
+                        "had one: {had_one}, tidied first: {tidied_first}, interrupted before {before}: {line:?}"
+                    );
+                }
+            }
+        }
+    }
+    assert!(
+        interrupted > 40,
+        "the second CPU hardly ever came between: {interrupted}"
+    );
+}

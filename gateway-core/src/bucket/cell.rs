@@ -71,6 +71,18 @@ pub const fn tag(hash: u64, id: u32) -> u64 {
     (hash ^ id as u64) & TAG_MASK
 }
 
+/// What the cell of a bucket holds above its time: tag, unit and version.
+#[inline(always)]
+pub const fn head(tag: u64, exponent: u8, version: u8) -> u64 {
+    tag << 7 | (exponent as u64) << 2 | version as u64
+}
+
+/// That of a cell.
+#[inline(always)]
+pub const fn head_of(cell: u64) -> u64 {
+    cell >> TIME_BITS
+}
+
 /// The tag in a cell.
 #[inline(always)]
 pub const fn tag_of(cell: u64) -> u64 {
@@ -80,7 +92,7 @@ pub const fn tag_of(cell: u64) -> u64 {
 /// A bucket's cell.
 #[inline(always)]
 pub const fn bucket(tag: u64, exponent: u8, version: u8, time: u64) -> u64 {
-    tag << 43 | (exponent as u64) << 38 | (version as u64 & 3) << 36 | time & TIME_MASK
+    head(tag, exponent, version & 3) << TIME_BITS | time & TIME_MASK
 }
 
 /// The unit number in a cell.
