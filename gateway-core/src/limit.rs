@@ -92,11 +92,11 @@ pub fn limit<E: Environment>(
                 }
             }
         }
-        if own & subject_flags::TIER << 2 != 0 {
-            if let Some(refused) = by_class_total(environment, packet, subject) {
-                reason = refused;
-                break 'judged;
-            }
+        if own & subject_flags::TIER << 2 != 0
+            && let Some(refused) = by_class_total(environment, packet, subject)
+        {
+            reason = refused;
+            break 'judged;
         }
         if own & subject_flags::TIER << 3 != 0 {
             let refused = by_total(environment, &mut sender, subject, 0)

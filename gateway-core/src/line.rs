@@ -226,16 +226,16 @@ pub fn charge(once: impl Fn() -> Charge) -> Charge {
     Charge::Lost
 }
 
-/// Where the cell of this head is, and what it holds: of its tag, and charged by the spec in force.
+/// Where the cell of this label is, and what it holds: of its tag, and charged by the spec in force.
 #[inline(always)]
-fn found<L: Line>(line: &L, head: u64) -> Option<(usize, u64)> {
-    if head == 0 {
+fn found<L: Line>(line: &L, label: u64) -> Option<(usize, u64)> {
+    if label == 0 {
         // It would find a free cell.
         return None;
     }
     for at in 1..WORDS {
         let held = line.get(at);
-        if cell::head_of(held) == head {
+        if cell::label_of(held) == label {
             return Some((at, held));
         }
     }
@@ -252,13 +252,13 @@ pub fn charge_found<L: Line>(
     now_ns: u64,
     amount: Amount,
 ) -> Option<Charge> {
-    let head = cell::head(cell::tag(hash, spec.id), spec.exponent, spec.version);
-    let (at, held) = found(line, head)?;
+    let label = cell::label(cell::tag(hash, spec.id), spec.exponent, spec.version);
+    let (at, held) = found(line, label)?;
     let now = spec.clock(now_ns);
     let debt = gcra::debt(held, cell::TIME_MASK, now, spec.window);
     let cost = spec.charge(amount.number());
     match gcra::admit(debt, cell::TIME_MASK, now, cost, spec.depth) {
-        Some(time) if line.swap(at, held, head << cell::TIME_BITS | time) => Some(Charge::Admitted),
+        Some(time) if line.swap(at, held, label << cell::TIME_BITS | time) => Some(Charge::Admitted),
         Some(_) => None,
         None => Some(Charge::Refused),
     }

@@ -73,13 +73,13 @@ pub const fn tag(hash: u64, id: u32) -> u64 {
 
 /// What the cell of a bucket holds above its time: tag, unit and version.
 #[inline(always)]
-pub const fn head(tag: u64, exponent: u8, version: u8) -> u64 {
+pub const fn label(tag: u64, exponent: u8, version: u8) -> u64 {
     tag << 7 | (exponent as u64) << 2 | version as u64
 }
 
 /// That of a cell.
 #[inline(always)]
-pub const fn head_of(cell: u64) -> u64 {
+pub const fn label_of(cell: u64) -> u64 {
     cell >> TIME_BITS
 }
 
@@ -92,7 +92,7 @@ pub const fn tag_of(cell: u64) -> u64 {
 /// A bucket's cell.
 #[inline(always)]
 pub const fn bucket(tag: u64, exponent: u8, version: u8, time: u64) -> u64 {
-    head(tag, exponent, version & 3) << TIME_BITS | time & TIME_MASK
+    label(tag, exponent, version & 3) << TIME_BITS | time & TIME_MASK
 }
 
 /// The unit number in a cell.

@@ -41,17 +41,17 @@ struct Turns {
 }
 
 impl Turns {
-    /// How many runs take about as long as a part, if one takes `run`.
-    fn runs(&self, run: Duration) -> u32 {
-        let runs = self.part.as_nanos() / run.as_nanos().max(1);
-        runs.clamp(1_000, 1_000_000) as u32
+    /// How many runs take about as long as a part, if one takes so many nanoseconds.
+    fn runs(&self, run: f64) -> u32 {
+        let runs = self.part.as_nanos() as f64 / run.max(1.0);
+        (runs as u32).clamp(1_000, 1_000_000)
     }
 }
 
 const FULL: Effort = Effort {
     packet: Turns {
-        rounds: 25,
-        parts: 4,
+        rounds: 20,
+        parts: 12,
         part: Duration::from_millis(8),
     },
     wire: (21, Duration::from_millis(250)),
@@ -87,7 +87,8 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run() -> Result<()> {
-    let (mut form, mut quick, mut only, mut rows) = (Form::Plain, false, None, None);
+    let (mut form, mut quick, mut only) = (Form::Plain, false, None);
+    let mut rows: Vec<String> = Vec::new();
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -99,7 +100,7 @@ fn run() -> Result<()> {
                 _ => bail!("--only is followed by one of {}", PARTS.join(", ")),
             },
             "--rows" => match arguments.next() {
-                Some(text) => rows = Some(text),
+                Some(text) => rows.push(text),
                 None => bail!("--rows is followed by a part of the names of tables or rows"),
             },
             other => {
@@ -110,7 +111,7 @@ fn run() -> Result<()> {
     weir_tests::skip::require_root();
     let effort = if quick { QUICK } else { FULL };
     // Some rows are rows of packets.
-    let only = only.or_else(|| rows.as_ref().map(|_| PARTS[0].to_owned()));
+    let only = only.or_else(|| (!rows.is_empty()).then(|| PARTS[0].to_owned()));
     let asked = |part: &str| only.as_deref().is_none_or(|only| only == part);
     let mut known = Known::default();
     let mut tables = Vec::new();
@@ -128,10 +129,10 @@ fn run() -> Result<()> {
         println!("{}\n", about.lines().join("\n"));
     }
     if asked("packet") {
-        let (packets, leasts) = packet::measure(&effort.packet, rows.as_deref().unwrap_or(""))?;
+        let (packets, leasts) = packet::measure(&effort.packet, &rows)?;
         known.leasts = leasts;
         show(packets);
-        if rows.is_none() {
+        if rows.is_empty() {
             let (two, ratios) = two_cpus::measure(&effort.packet)?;
             known.two_cpus = ratios;
             show(vec![two]);

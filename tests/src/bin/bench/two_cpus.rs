@@ -11,7 +11,7 @@ use weir_tests::{
 
 use crate::{
     Turns, cases,
-    packet::place,
+    packet::{JOINED, place},
     programs,
     table::{Cell, Figures, Table},
 };
@@ -62,9 +62,10 @@ pub(crate) fn measure(turns: &Turns) -> Result<(Table, BTreeMap<&'static str, f6
         ("one total, passed", &one),
     ];
     let mut measured: Vec<(u32, Turn)> = Vec::new();
-    let parts = turns.parts as u32;
+    let parts = turns.parts.min(JOINED) as u32;
     for (_, run) in &subjects {
-        measured.push((turns.runs(run(0, 10_000)?) * parts, Turn::default()));
+        let one = run(0, 10_000)?.as_nanos() as f64;
+        measured.push((turns.runs(one) * parts, Turn::default()));
     }
     for _ in 0..turns.rounds {
         for ((_, run), (runs, turn)) in subjects.iter().zip(&mut measured) {
