@@ -317,3 +317,38 @@ fn a_block_that_begins_while_its_line_is_tidied_is_found() {
         "the second CPU hardly ever came between: {interrupted}"
     );
 }
+
+/// A line at whose stamp every race is lost.
+struct Deaf<'a>(&'a HostLine);
+
+impl Line for Deaf<'_> {
+    fn get(&self, at: usize) -> u64 {
+        self.0.get(at)
+    }
+
+    fn swap(&self, at: usize, old: u64, new: u64) -> bool {
+        at != 0 && self.0.swap(at, old, new)
+    }
+}
+
+#[test]
+fn a_block_that_its_stamp_does_not_tell_of_is_found_after_the_next_drop() {
+    let line = HostLine::default();
+    let block = Block {
+        id: 2,
+        drops: 1,
+        within: 100,
+        reserved: 0,
+        for_ns: HOUR,
+    };
+    let begun = line::strike_once(&Deaf(&line), &block, hash(0), SECOND, true);
+    assert_eq!(begun, Strike::Started);
+    assert_eq!(
+        line::blocked(&line, 2, hash(0), SECOND),
+        Blocked::Nothing,
+        "nobody could say so"
+    );
+    let next = line::strike_once(&line, &block, hash(0), SECOND, true);
+    assert_eq!(next, Strike::Counted, "it has begun already");
+    assert_eq!(line::blocked(&line, 2, hash(0), SECOND), Blocked::Whole);
+}

@@ -38,6 +38,8 @@ struct Turns {
     /// Parts of a turn.
     parts: usize,
     part: Duration,
+    /// Whether rows of a million sources or prefixes are measured, which take longest to load and to warm up.
+    millions: bool,
 }
 
 impl Turns {
@@ -53,6 +55,7 @@ const FULL: Effort = Effort {
         rounds: 20,
         parts: 12,
         part: Duration::from_millis(8),
+        millions: true,
     },
     wire: (21, Duration::from_millis(250)),
     control: 5,
@@ -62,6 +65,7 @@ const QUICK: Effort = Effort {
         rounds: 3,
         parts: 1,
         part: Duration::from_millis(4),
+        millions: false,
     },
     wire: (3, Duration::from_millis(60)),
     control: 1,
