@@ -74,7 +74,7 @@ enum Command {
     /// without a password
     ///
     /// Installs the filters that it measures Weir beside (nftables, iptables, xdp-filter) where they are missing and can be had.
-    /// About a quarter of an hour; two to three minutes with `--quick`. `--json` is for machines, `--markdown` for docs/performance.md,
+    /// Some eighteen minutes; a minute with `--quick`, which leaves the longest rows out. `--json` is for machines, `--markdown` for docs/performance.md,
     /// `--only packet`, `wire` or `control` measures one part.
     Bench {
         /// Instead, compare the source table with an `LRU_HASH`, and simulate attackers that fill its lines
