@@ -93,19 +93,16 @@ pub fn limit<E: Environment>(
             }
         }
         if own & subject_flags::TIER << 2 != 0
-            && let Some(refused) = by_class_total(environment, packet, subject)
+            && let Some(refused) = by_totals(environment, &mut sender, subject, 2)
         {
             reason = refused;
             break 'judged;
         }
-        if own & subject_flags::TIER << 3 != 0 {
-            let refused = by_total(environment, &mut sender, subject, 0)
-                .or_else(|| by_total(environment, &mut sender, subject, 1))
-                .or_else(|| by_total(environment, &mut sender, subject, 2));
-            if let Some(refused) = refused {
-                reason = refused;
-                break 'judged;
-            }
+        if own & subject_flags::TIER << 3 != 0
+            && let Some(refused) = by_totals(environment, &mut sender, subject, 3)
+        {
+            reason = refused;
+            break 'judged;
         }
     }
     Judgement {
@@ -233,34 +230,6 @@ fn by_kind<E: Environment>(
     Some(Reason::of_bucket(tier, kind))
 }
 
-/// Charges the total of a class; the reason if it refuses.
-#[inline(always)]
-fn by_class_total<E: Environment>(environment: &E, packet: &Packet, subject: &Subject) -> Option<Reason> {
-    class_kind(environment, packet, subject, 0)
-        .or_else(|| class_kind(environment, packet, subject, 1))
-        .or_else(|| class_kind(environment, packet, subject, 2))
-}
-
-/// Charges a kind of the total of a class; the reason if it refuses.
-#[inline(always)]
-fn class_kind<E: Environment>(
-    environment: &E,
-    packet: &Packet,
-    subject: &Subject,
-    kind: usize,
-) -> Option<Reason> {
-    let spec = &subject.buckets[2][kind];
-    let amount = amount(packet, kind);
-    let admits = !environment.may_have(2, kind)
-        || !spec.exists()
-        || amount == 0
-        || matches!(by_shared(environment, spec, amount, spec.depth), Charge::Admitted);
-    if admits {
-        return None;
-    }
-    Some(Reason::of_bucket(2, kind))
-}
-
 /// Charges a bucket of a source or network, or its overflow bucket; whether it admits.
 #[inline(always)]
 fn charged<E: Environment>(
@@ -309,21 +278,34 @@ fn overflow<E: Environment>(environment: &E, spec: &Spec, amount: u32, sender: &
     false
 }
 
-/// Charges a kind of the service's total; the reason if it refuses. Without contention nobody's standing matters, and none
-/// is looked up.
+/// Charges the totals of a class (`tier` 2) or of the service (3), one after the other; the reason of the one that refuses.
+#[inline(always)]
+fn by_totals<E: Environment>(
+    environment: &E,
+    sender: &mut Sender<'_>,
+    subject: &Subject,
+    tier: usize,
+) -> Option<Reason> {
+    by_total(environment, sender, subject, (tier, 0))
+        .or_else(|| by_total(environment, sender, subject, (tier, 1)))
+        .or_else(|| by_total(environment, sender, subject, (tier, 2)))
+}
+
+/// Charges one of them, named by tier and kind; the reason if it refuses. Only a service's has a part that is kept for some; without contention
+/// nobody's standing matters, and none is looked up.
 #[inline(always)]
 fn by_total<E: Environment>(
     environment: &E,
     sender: &mut Sender<'_>,
     subject: &Subject,
-    kind: usize,
+    (tier, kind): (usize, usize),
 ) -> Option<Reason> {
-    let spec = &subject.buckets[3][kind];
+    let spec = &subject.buckets[tier][kind];
     let amount = amount(sender.packet, kind);
-    if !environment.may_have(3, kind) || !spec.exists() || amount == 0 {
+    if !environment.may_have(tier, kind) || !spec.exists() || amount == 0 {
         return None;
     }
-    let reserve = environment.subject_flags(subject) & subject_flags::RESERVE != 0;
+    let reserve = tier == 3 && environment.subject_flags(subject) & subject_flags::RESERVE != 0;
     let open = |standing| match standing {
         Standing::Stranger if reserve => subject.open[kind].stranger,
         Standing::Retry if reserve => subject.open[kind].retry,
@@ -335,7 +317,7 @@ fn by_total<E: Environment>(
         None => Standing::Stranger,
     };
     let mut result = by_shared(environment, spec, amount, open(assumed));
-    if matches!(result, Charge::Reserved) && !known {
+    if reserve && matches!(result, Charge::Reserved) && !known {
         let standing = sender.standing(environment);
         if !matches!(standing, Standing::Stranger) {
             result = by_shared(environment, spec, amount, open(standing));
@@ -346,10 +328,10 @@ fn by_total<E: Environment>(
         _ if reserve => sender.refused(environment),
         _ => {}
     }
-    Some(if matches!(result, Charge::Reserved) {
+    Some(if reserve && matches!(result, Charge::Reserved) {
         Reason::of_reserve(kind)
     } else {
-        Reason::of_bucket(3, kind)
+        Reason::of_bucket(tier, kind)
     })
 }
 

@@ -10,6 +10,7 @@ use gateway_core::{
     frame::Slice,
     image::{flags, list_flags, subject_flags},
     judge::{Event, judge},
+    parse::parse,
     verdict::{Reason, Verdict},
 };
 use world::{OVERFLOW_LINES, SECOND, World};
@@ -21,8 +22,15 @@ fn web() -> Vec<u8> {
     ethernet(0x0800, &ipv4(TCP, &tcp(40_000, 443, ACK)))
 }
 
+/// Whatever becomes of it, a packet that can be parsed is looked at once, for whom it is counted.
 fn verdict(world: &World, frame: &[u8]) -> (Verdict, Reason) {
+    world.looked_at.take();
     let judgement = judge(&world, &Slice::whole(frame));
+    if judgement.reason == Reason::OutOfScope {
+        assert_eq!(judgement.subject, 0, "no service's");
+    }
+    let counted = parse(&Slice::whole(frame)).map(|_| u32::from(judgement.subject != 0));
+    assert_eq!(world.looked_at.take(), Vec::from_iter(counted), "{judgement:?}");
     (judgement.verdict, judgement.reason)
 }
 

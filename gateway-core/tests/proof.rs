@@ -134,6 +134,17 @@ fn strangers_stop_at_the_reserve_and_proven_sources_at_the_bottom() {
     );
 }
 
+#[test]
+fn the_total_of_a_class_is_for_everybody() {
+    let mut world = reserved();
+    world.limit(2, 0, 10);
+    assert_eq!(passed(&world, |_| segment(ACK, 1, 1)), 10);
+    assert_eq!(
+        verdict(&world, &segment(ACK, 1, 1)),
+        (Verdict::Drop, Reason::of_bucket(2, 0))
+    );
+}
+
 /// Nothing is wasted: who comes alone gets what is free, and what proven sources took is not counted against strangers twice.
 #[test]
 fn one_cell_serves_both() {

@@ -463,7 +463,8 @@ impl judge::Environment for Environment {
     #[inline(always)]
     fn look(&self, packet: &Packet, subject: &Subject) {
         if self.flags & (flags::PROFILES | flags::TIMES) != 0 {
-            profiles::look(packet, subject, self.now_ns, self.source_hash);
+            let own = judge::Environment::subject_flags(self, subject);
+            profiles::look(packet, subject.service, own, self.now_ns, self.source_hash);
         }
     }
 

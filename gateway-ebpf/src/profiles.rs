@@ -32,11 +32,11 @@ pub(crate) fn subject(generation: u32, number: u32) -> Option<&'static Subject> 
     maps::SUBJECT_TABLE.get(half(generation, SUBJECTS, number))
 }
 
-/// Counts a packet to a service by what it looks like, and by its times where they are asked for. `hash`: its source's.
+/// Counts a packet to a service by what it looks like, and by its times, where these are asked for. `flags`: those of its subject. `hash`: its
+/// source's.
 #[inline(always)]
-pub(crate) fn look(packet: &Packet, subject: &Subject, now_ns: u64, hash: u64) {
-    let service = subject.service;
-    if subject.flags & subject_flags::PROFILE != 0 {
+pub(crate) fn look(packet: &Packet, service: u32, flags: u32, now_ns: u64, hash: u64) {
+    if flags & subject_flags::PROFILE != 0 {
         if let Some(profile) = profile_of(service) {
             // SAFETY: this CPU's own element, in all but the egress path, which adds to a count of its own.
             unsafe { (*profile).count(packet) };
@@ -45,7 +45,7 @@ pub(crate) fn look(packet: &Packet, subject: &Subject, now_ns: u64, hash: u64) {
         touch(service, epoch);
         see(hash, service, epoch);
     }
-    if subject.flags & subject_flags::TIME != 0 {
+    if flags & subject_flags::TIME != 0 {
         weir_time(proofs::place(packet), service, now_ns);
     }
 }

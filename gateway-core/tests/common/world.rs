@@ -69,6 +69,8 @@ pub(crate) struct World {
     attempts: RefCell<BTreeMap<u32, u64>>,
     /// Blocks that have begun: whether each is whole.
     pub(crate) blocks: RefCell<Vec<bool>>,
+    /// The services whose packets were looked at.
+    pub(crate) looked_at: RefCell<Vec<u32>>,
     events: RefCell<Vec<Event>>,
 }
 
@@ -123,6 +125,7 @@ impl World {
             offers: RefCell::default(),
             attempts: RefCell::default(),
             blocks: RefCell::default(),
+            looked_at: RefCell::default(),
             events: RefCell::default(),
         }
     }
@@ -391,6 +394,10 @@ impl<'a> Environment for &'a World {
 
     fn note(&self, event: Event) {
         self.events.borrow_mut().push(event);
+    }
+
+    fn look(&self, _packet: &Packet, subject: &Subject) {
+        self.looked_at.borrow_mut().push(subject.service);
     }
 
     fn announce(&self, _packet: &Packet, _subject: &Subject, whole: bool) {
