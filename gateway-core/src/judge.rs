@@ -32,6 +32,18 @@ pub trait Shared {
     fn swap(&self, old: u64, new: u64) -> bool;
 }
 
+impl<S: Shared> Shared for &S {
+    #[inline(always)]
+    fn get(&self) -> u64 {
+        (**self).get()
+    }
+
+    #[inline(always)]
+    fn swap(&self, old: u64, new: u64) -> bool {
+        (**self).swap(old, new)
+    }
+}
+
 /// Where tables, time and keys come from. One value of it serves one packet and one generation.
 pub trait Environment: classify::Tables + Versions + proof::Tables + Leases {
     /// A shared cell.
@@ -142,7 +154,7 @@ pub trait Environment: classify::Tables + Versions + proof::Tables + Leases {
         Self: Sized,
     {
         let (now_ns, cell) = (self.now_ns(), || self.shared(spec.id));
-        limit::charge_shared(self, spec, now_ns, amount, cell, |cell| {
+        limit::charge_shared(self, spec, now_ns, amount, open, cell, |cell| {
             limit::race(|| limit::shared_once(cell, self, self, spec, now_ns, amount, open))
         })
     }

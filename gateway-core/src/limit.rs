@@ -364,13 +364,15 @@ fn by_shared<E: Environment>(environment: &E, spec: &Spec, amount: u32, open: u6
     charge
 }
 
-/// Pays from this CPU's lease, or charges the shared cell, which is looked up only then.
+/// Pays from this CPU's lease, or charges the shared cell, which is looked up only then; and leaves that to `charge` only if it does not refuse
+/// at sight, for the kernel half has to call it.
 #[inline(always)]
-pub fn charge_shared<L: Leases, S>(
+pub fn charge_shared<L: Leases, S: Shared>(
     leases: &L,
     spec: &Spec,
     now_ns: u64,
     amount: u32,
+    open: u64,
     cell: impl Fn() -> Option<S>,
     charge: impl Fn(&S) -> Charge,
 ) -> Charge {
@@ -378,9 +380,32 @@ pub fn charge_shared<L: Leases, S>(
         return Charge::Admitted;
     }
     match cell() {
-        Some(cell) => charge(&cell),
+        Some(cell) => match refused_at_sight(&cell, spec, now_ns, amount, open) {
+            Some(refused) => refused,
+            None => charge(&cell),
+        },
         // Cannot be: every bucket has a cell.
         None => Charge::Refused,
+    }
+}
+
+/// What [`shared_once`] comes to, if it is to refuse and to change nothing. (No lease is due where `open` is reached: it leaves at most half of what
+/// strangers may charge, [`lease::shift`].)
+#[inline(always)]
+fn refused_at_sight<S: Shared>(
+    shared: &S,
+    spec: &Spec,
+    now_ns: u64,
+    amount: u32,
+    open: u64,
+) -> Option<Charge> {
+    let held = shared.get();
+    let debt = gcra::debt(held, cell::SHARED_MASK, spec.clock(now_ns), spec.window);
+    let cost = spec.charge(amount);
+    if (held >> 62) as u8 == spec.version && debt + cost > open {
+        Some(refusal(debt, cost, spec))
+    } else {
+        None
     }
 }
 

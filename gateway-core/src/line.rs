@@ -200,6 +200,7 @@ fn find<L: Line>(line: &L, tag: u64) -> (usize, u64) {
 /// kernel's verifier must follow.
 #[inline(always)]
 fn vacancy<L: Line>(line: &L, now_ns: u64, proven: bool, uses: &[Use]) -> (usize, u64) {
+    let mut yields = false;
     for wanted in uses {
         for at in 1..WORDS {
             if at >= KEPT && !proven {
@@ -209,6 +210,11 @@ fn vacancy<L: Line>(line: &L, now_ns: u64, proven: bool, uses: &[Use]) -> (usize
             if cell::used(held, now_ns, 0) as u8 == *wanted as u8 {
                 return (at, held);
             }
+            yields |= cell::yields(held);
+        }
+        if !yields {
+            // Debts alone: a later pass would find nothing. So it is in a flood that has filled the line.
+            break;
         }
     }
     (0, 0)

@@ -8,7 +8,10 @@ use std::cell::Cell;
 
 use common::{SECOND, cases};
 use gateway_core::{
-    bucket::spec::{Kind, Spec},
+    bucket::{
+        cell,
+        spec::{Kind, Spec},
+    },
     judge::Shared as _,
     lease::{self, FEWEST, LONGEST_NS, NoLeases, SLOTS},
     limit,
@@ -91,6 +94,68 @@ fn tried(runs: usize) -> impl Strategy<Value = (Kind, u64, u64, Vec<Arrival>)> {
 /// What a packet asks of a bucket.
 fn amount(kind: Kind, length: u32) -> u32 {
     if kind == Kind::Bytes { length } else { 1 }
+}
+
+/// A CPU that must leave its slot alone, in all but looking.
+fn holding(lease: lease::Lease, others: usize) -> Cpu {
+    let cpu = Cpu::of(others + 1);
+    cpu.slot.set(lease);
+    cpu
+}
+
+proptest! {
+    #![proptest_config(cases(2_000))]
+
+    /// Who is refused at sight, the whole charge would have refused, in the same way, and it would have changed nothing; and who is not is not
+    /// refused by the whole one either, unless the cell is of another limit.
+    #[test]
+    fn a_total_refuses_at_sight_only_what_it_refuses(
+        (rate, burst) in (1u64..10_000_000, 1u64..100_000),
+        (share, slack) in (0u64..1_200, 0u64..3),
+        now_ns in SECOND..1_000_000 * SECOND,
+        (open, version, others) in (0u32..3, 0u8..4, 0usize..8),
+        held in (any::<bool>(), 0u64..40_000_000, 0u64..20_000_000, any::<u32>(), any::<u32>()),
+    ) {
+        let mut spec = total(Kind::Packets, rate, burst, 1);
+        let stranger = if open == 0 { spec.depth } else { (spec.depth / 2).max(spec.charge(1)) };
+        spec.leased = lease::shift(spec.depth, stranger);
+        let open = if open == 2 { spec.depth } else { stranger };
+        // From no debt to more than there can be, and exactly what just fits and just does not.
+        let debt = match share {
+            1_100.. => (open - spec.charge(1)).saturating_add(slack).saturating_sub(1),
+            _ => spec.depth / 1_000 * share,
+        };
+        let time = spec.clock(now_ns).wrapping_add(debt) & cell::SHARED_MASK;
+        let full_at = u64::from(version) << 62 | time;
+        let (shared, known) = (Cell64::default(), Known::default());
+        prop_assert!(shared.swap(0, full_at) || full_at == 0);
+        let lease = lease::Lease {
+            bucket: if held.0 { u64::from(ID) << 2 | 1 } else { 0 },
+            until_ns: now_ns - 20_000_000 + held.1,
+            // No lease pays: that is asked before.
+            left: 0,
+            charged: u64::from(held.3),
+            lost: u64::from(held.4),
+        };
+        let (seeing, whole) = (holding(lease, others), holding(lease, others));
+        let called = Cell::new(false);
+        let at_sight = limit::charge_shared(&&seeing, &spec, now_ns, 1, open, || Some(&shared), |_| {
+            called.set(true);
+            Charge::Lost
+        });
+        prop_assert_eq!(shared.get(), full_at);
+        prop_assert_eq!(seeing.slot.get(), lease);
+        let charged = limit::shared_once(&&shared, &known, &&whole, &spec, now_ns, 1, open);
+        let refused = matches!(charged, Charge::Refused | Charge::Reserved);
+        if !called.get() {
+            prop_assert_eq!(at_sight, charged);
+            prop_assert!(refused, "{:?}", charged);
+            prop_assert_eq!(shared.get(), full_at);
+            prop_assert_eq!(whole.slot.get(), lease);
+        } else if version == spec.version {
+            prop_assert!(!refused, "{:?} was not seen", charged);
+        }
+    }
 }
 
 proptest! {

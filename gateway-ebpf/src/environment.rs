@@ -510,12 +510,13 @@ impl judge::Environment for Environment {
 
     #[inline(always)]
     fn charge_shared(&self, spec: &Spec, amount: u32, open: u64) -> Charge {
-        // Who has a lease is spared the calls.
+        // Who has a lease is spared the calls, and who is refused.
         limit::charge_shared(
             self,
             spec,
             self.now_ns,
             amount,
+            open,
             || judge::Environment::shared(self, spec.id),
             |cell| {
                 Charge::from_number(functions::weir_shared(
@@ -531,6 +532,13 @@ impl judge::Environment for Environment {
 
     #[inline(always)]
     fn standing(&self, packet: &Packet) -> Standing {
+        // All that a packet shows by itself is an attempt.
+        if uses::sources(self.uses)
+            && !packet.connection
+            && !proof::marked(&MapLine::new(self.source_line), self.now_ns)
+        {
+            return Standing::Stranger;
+        }
         Standing::from_number(proofs::weir_standing(
             proofs::place(packet),
             self.half,

@@ -137,6 +137,12 @@ pub const fn block_end_ns(cell: u64, now_ns: u64) -> u64 {
     (now + left) << BLOCK_SHIFT
 }
 
+/// Whether a cell is of the sorts that make room for a debt: blocks, and drops counted towards one.
+#[inline(always)]
+pub const fn yields(cell: u64) -> bool {
+    exponent_of(cell) == SPECIAL
+}
+
 /// Whether a block is one of all that the source sends.
 #[inline(always)]
 pub const fn is_whole(block: u64) -> bool {

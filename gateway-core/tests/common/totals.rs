@@ -95,6 +95,7 @@ pub(crate) fn charge<L: Leases, S: Shared>(
         spec,
         now_ns,
         amount,
+        open,
         || Some(shared),
         |shared| limit::race(|| limit::shared_once(*shared, known, leases, spec, now_ns, amount, open)),
     )

@@ -213,6 +213,27 @@ fn frames(cases: &mut Vec<Case>) {
     }
 }
 
+/// A flood over the total of its service, each source within its own limit or without one: first come, first served, and with a part that is kept.
+fn totals(cases: &mut Vec<Case>) {
+    const LITTLE: &str = "[service.total]\npackets = { rate = 1, burst = 1 }\n";
+    const KEPT: &str = "[service.total]\nreserve = \"20%\"\npackets = { rate = 2, burst = 2 }\n";
+    let both = format!("{PACKETS}{LITTLE}");
+    for (name, limits) in [
+        ("IPv4, dropped by the total", LITTLE),
+        ("IPv4, dropped by the total, with a bucket a source", &both),
+        ("IPv4, dropped by the reserve of the total", KEPT),
+    ] {
+        let parts = Parts {
+            limits,
+            ..Parts::default()
+        };
+        cases.push(Case {
+            drops: true,
+            ..case("frames", name, parts.policy())
+        });
+    }
+}
+
 /// More and more sources, all over their limit.
 fn sources(cases: &mut Vec<Case>) {
     for (name, bits) in SOURCES {
@@ -233,6 +254,24 @@ fn sources(cases: &mut Vec<Case>) {
             });
         }
     }
+}
+
+/// Many more sources over their limit than the table has lines for: the overflow bucket judges most.
+fn full_table(cases: &mut Vec<Case>) {
+    let parts = Parts {
+        limits: OVER,
+        tracked: FEW,
+        ..Parts::default()
+    };
+    let name = "Weir, IPv4, 131,072 sources, a full table";
+    cases.push(Case {
+        bits: 17,
+        frame: Frame::new()
+            .ip("20.0.0.1", "203.0.113.10")
+            .tcp(40_000, 80, ACK)
+            .build(),
+        ..case("sources", name, parts.policy())
+    });
 }
 
 /// How many sources, and the bits that are drawn.
@@ -315,7 +354,9 @@ fn profiles(cases: &mut Vec<Case>) {
 /// All of them.
 pub(crate) fn all() -> Vec<Case> {
     let mut cases = Vec::new();
-    for add in [stages, services, frames, sources, lists, profiles] {
+    for add in [
+        stages, services, frames, totals, sources, full_table, lists, profiles,
+    ] {
         add(&mut cases);
     }
     cases
