@@ -195,29 +195,43 @@ fn find<L: Line>(line: &L, tag: u64) -> (usize, u64) {
     (0, 0)
 }
 
-/// The place of a cell that may be taken, and what it holds; place 0 if there is none. Passes over the line one use at a
-/// time, the least valuable first: keeping the best of several in one pass would multiply the ways that the
-/// kernel's verifier must follow.
+/// The place of the first cell of this use among those that are open to a source, and what it holds; place 0 if there is none.
 #[inline(always)]
-fn vacancy<L: Line>(line: &L, now_ns: u64, proven: bool, uses: &[Use]) -> (usize, u64) {
-    let mut yields = false;
-    for wanted in uses {
-        for at in 1..WORDS {
-            if at >= KEPT && !proven {
-                break;
-            }
-            let held = line.get(at);
-            if cell::used(held, now_ns, 0) as u8 == *wanted as u8 {
-                return (at, held);
-            }
-            yields |= cell::yields(held);
-        }
-        if !yields {
-            // Debts alone: a later pass would find nothing. So it is in a flood that has filled the line.
+fn first<L: Line>(line: &L, now_ns: u64, proven: bool, wanted: Use) -> (usize, u64) {
+    for at in 1..WORDS {
+        if at >= KEPT && !proven {
             break;
+        }
+        let held = line.get(at);
+        if cell::used(held, now_ns, 0) as u8 == wanted as u8 {
+            return (at, held);
         }
     }
     (0, 0)
+}
+
+/// The place of a cell that may be taken for a debt, and what it holds; place 0 if there is none. Passes over the line one use at a
+/// time, the least valuable first: keeping the best of several in one pass would multiply the ways that the
+/// kernel's verifier must follow, and so would a loop over the uses, which kernel 6.1 refuses besides.
+#[inline(always)]
+fn vacancy<L: Line>(line: &L, now_ns: u64, proven: bool) -> (usize, u64) {
+    let free = first(line, now_ns, proven, Use::Free);
+    if free.0 != 0 {
+        return free;
+    }
+    // Where there are debts alone, as in a flood that has filled the line, no other pass would find anything.
+    let mut yields = false;
+    for at in 1..WORDS {
+        yields |= cell::yields(line.get(at));
+    }
+    if !yields {
+        return (0, 0);
+    }
+    let strikes = first(line, now_ns, proven, Use::Strikes);
+    if strikes.0 != 0 {
+        return strikes;
+    }
+    first(line, now_ns, proven, Use::Block)
 }
 
 /// Tries to charge a source's bucket until it does not lose its race; [`Charge::Lost`] if it lost all of them.
@@ -291,7 +305,7 @@ pub fn charge_once<L: Line, V: Versions>(
         if cost > spec.depth {
             return Charge::Refused;
         }
-        (at, old) = vacancy(line, now_ns, proven, &[Use::Free, Use::Strikes, Use::Block]);
+        (at, old) = vacancy(line, now_ns, proven);
         if at == 0 {
             return Charge::Full;
         }
@@ -466,7 +480,7 @@ pub fn strike_once<L: Line>(line: &L, block: &Block, hash: u64, now_ns: u64, pro
     let (mut since, mut drops) = (now_ns >> cell::STRIKE_SHIFT, 0);
     if at == 0 {
         // Only a free cell: a count takes nobody's place.
-        (at, held) = vacancy(line, now_ns, proven, &[Use::Free]);
+        (at, held) = first(line, now_ns, proven, Use::Free);
         if at == 0 {
             return Strike::Counted;
         }
