@@ -212,7 +212,7 @@ fn first<L: Line>(line: &L, now_ns: u64, proven: bool, wanted: Use) -> (usize, u
 
 /// The place of a cell that may be taken for a debt, and what it holds; place 0 if there is none. Passes over the line one use at a
 /// time, the least valuable first: keeping the best of several in one pass would multiply the ways that the
-/// kernel's verifier must follow, and so would a loop over the uses, which kernel 6.1 refuses besides.
+/// kernel's verifier must follow. No loop over the uses: one that the compiler leaves as it is, kernel 6.1 refuses.
 #[inline(always)]
 fn vacancy<L: Line>(line: &L, now_ns: u64, proven: bool) -> (usize, u64) {
     let free = first(line, now_ns, proven, Use::Free);
