@@ -15,6 +15,12 @@ pub trait Frame {
     /// The `N` bytes at `offset`, or nothing if the frame ends before or `offset` is beyond [`MAX_OFFSET`].
     fn window<const N: usize>(&self, offset: usize) -> Option<Self::Window<N>>;
 
+    /// The first `N` bytes, or nothing if there are fewer.
+    #[inline(always)]
+    fn head<const N: usize>(&self) -> Option<Self::Window<N>> {
+        self.window(0)
+    }
+
     /// The same offset. The kernel half makes its verifier forget what it knows of it, or it would follow every sum of
     /// header lengths apart.
     #[inline(always)]

@@ -4,6 +4,8 @@
 //! which half and which inner maps are in force, and one word ([`Control::Active`], read as [`Active`]) says which generation
 //! is in force and until when. A packet reads that word once.
 
+pub mod uses;
+
 use crate::{bucket::spec::Spec, line::Block, packet::Address, sample::Rate, verdict::Reason};
 
 /// Services and classes that a policy may have together, the default among them.
@@ -266,54 +268,6 @@ pub mod flags {
     pub const SAMPLES: u32 = 1 << 19;
     /// The table of destination ports holds services, not classes: nothing else tells services apart.
     pub const DIRECT_PORTS: u32 = 1 << 20;
-}
-
-/// What of the packet path a policy may need, in one number that a program carries as a constant, so that the verifier takes
-/// out of it what no policy that it serves needs: bits of [`flags`], then 16 bits of [`subject_flags`] of any subject, then a bit
-/// for each bucket that any subject has, by tier and kind.
-///
-/// A program may carry more than a policy needs, never less.
-pub mod uses {
-    use super::{KINDS, TIERS};
-
-    /// Everything.
-    pub const ALL: u64 = u64::MAX;
-    /// Where the subjects' flags begin.
-    const SUBJECTS: u32 = 32;
-    /// Where the buckets begin.
-    const BUCKETS: u32 = 48;
-
-    /// Of these flags, of these flags of subjects, and no buckets.
-    #[inline(always)]
-    pub const fn of(flags: u32, subject_flags: u32) -> u64 {
-        flags as u64 | (subject_flags as u64 & 0xffff) << SUBJECTS
-    }
-
-    /// The flags.
-    #[inline(always)]
-    pub const fn flags(uses: u64) -> u32 {
-        uses as u32
-    }
-
-    /// The flags of subjects.
-    #[inline(always)]
-    pub const fn subject_flags(uses: u64) -> u32 {
-        (uses >> SUBJECTS) as u32 & 0xffff
-    }
-
-    /// The bit of a bucket.
-    #[inline(always)]
-    pub const fn bucket(tier: usize, kind: usize) -> u64 {
-        1 << (BUCKETS as usize + tier * KINDS + kind)
-    }
-
-    /// Whether any subject keeps something of sources: buckets or blocks.
-    #[inline(always)]
-    pub const fn sources(uses: u64) -> bool {
-        uses >> BUCKETS & ((1 << KINDS) - 1) != 0 || subject_flags(uses) & super::subject_flags::BLOCK != 0
-    }
-
-    const _: () = assert!(BUCKETS as usize + TIERS * KINDS <= 64);
 }
 
 /// Tiers of buckets, in the order of judgement.

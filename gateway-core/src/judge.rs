@@ -77,6 +77,11 @@ pub trait Environment: classify::Tables + Versions + proof::Tables + Leases {
     fn vlan_in_scope(&self, vlan: u16) -> bool;
     /// A protect rule.
     fn protect_rule(&self, number: u32) -> Option<ProtectRule>;
+    /// Whether anybody may be banned.
+    #[inline(always)]
+    fn bans(&self) -> bool {
+        true
+    }
     /// Until when a source is banned, for all services (`service` 0) or for one; 0 if it is not.
     fn banned_until_ns(&self, v6: bool, source: &Address, service: u32) -> u64;
     /// Whether a packet answers a socket of this host.
@@ -465,6 +470,9 @@ fn bypassed<E: Environment>(environment: &E, generation: &Generation, subject: &
 /// Whether a source is banned, everywhere or at this service.
 #[inline(always)]
 fn banned<E: Environment>(environment: &E, v6: bool, source: &Address, service: u32) -> bool {
+    if !environment.bans() {
+        return false;
+    }
     let mut until_ns = environment.banned_until_ns(v6, source, 0);
     if service != 0 {
         until_ns = until_ns.max(environment.banned_until_ns(v6, source, service));

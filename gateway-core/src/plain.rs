@@ -22,15 +22,16 @@ const FIRST: u8 = 0x45;
 #[inline(always)]
 pub fn plain<F: Frame>(frame: &F) -> Option<Packet> {
     let mut packet = Packet::EMPTY;
-    plain_into(frame, &mut packet).then_some(packet)
+    plain_into(frame, &mut packet, true).then_some(packet)
 }
 
 /// As [`plain`], into a packet that must be [`Packet::EMPTY`] (but for its VLAN, which may be anything). Where the frame is not plain it leaves
 /// there what is of no use. Field by field, as they are read: a packet as a value would be kept in registers that BPF does not
-/// have, and be written twice.
+/// have, and be written twice. What no verdict asks for but that of an answer to an offer, and else profiles and times (TTL, data,
+/// acknowledgement), is read only if it is `observed`: what is written there, no compiler can take out.
 #[inline(always)]
-pub fn plain_into<F: Frame>(frame: &F, packet: &mut Packet) -> bool {
-    let Some(header) = frame.window::<END>(0) else {
+pub fn plain_into<F: Frame>(frame: &F, packet: &mut Packet, observed: bool) -> bool {
+    let Some(header) = frame.head::<END>() else {
         return false;
     };
     let fragment = header.be16::<{ IP + ipv4::FRAGMENT }>() & (ipv4::OFFSET | ipv4::MORE_FRAGMENTS);
@@ -53,7 +54,9 @@ pub fn plain_into<F: Frame>(frame: &F, packet: &mut Packet) -> bool {
     // At the same place in both.
     packet.source_port = header.be16::<{ TRANSPORT + tcp::SOURCE_PORT }>();
     packet.destination_port = header.be16::<{ TRANSPORT + tcp::DESTINATION_PORT }>();
-    packet.ttl = header.byte::<{ IP + ipv4::TTL }>();
+    if observed {
+        packet.ttl = header.byte::<{ IP + ipv4::TTL }>();
+    }
     let protocol = header.byte::<{ IP + ipv4::PROTOCOL }>();
     packet.protocol = protocol;
     if protocol == ipv4::TCP {
@@ -61,12 +64,15 @@ pub fn plain_into<F: Frame>(frame: &F, packet: &mut Packet) -> bool {
         if end < END as u32 || data < END as u32 {
             return false;
         }
-        packet.payload = end.saturating_sub(data) as u16;
         let flags = header.byte::<{ TRANSPORT + tcp::FLAGS }>();
         packet.tcp_flags = flags;
         packet.connection = flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
         packet.sequence = header.be32::<{ TRANSPORT + tcp::SEQUENCE }>();
-        packet.acknowledgement = header.be32::<{ TRANSPORT + tcp::ACKNOWLEDGEMENT }>();
+        if observed {
+            // In signed numbers, of which the compiler makes three instructions instead of ten. Both are far below 2³¹.
+            packet.payload = (end as i32 - data as i32).max(0) as u16;
+            packet.acknowledgement = header.be32::<{ TRANSPORT + tcp::ACKNOWLEDGEMENT }>();
+        }
         true
     } else if protocol == ipv4::UDP {
         let stated = usize::from(header.be16::<{ TRANSPORT + udp::LENGTH }>());

@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 use gateway_core::{
     frame::{Frame as _, Window as _},
-    image::{Active, Control, flags},
+    image::{Active, Control, flags, uses},
     judge, limit, proof,
     wire::{ethernet, ipv4, ipv6, tcp},
 };
@@ -123,7 +123,10 @@ extern "C" fn weir_leaving(place: *const PacketPlace, number: u32, now_ns: u64) 
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn weir_answers_for(place: *const PacketPlace, number: u32) -> u32 {
-    let (Some(packet), Some(environment)) = (proofs::packet(place), Environment::leaving(number)) else {
+    let (Some(packet), Some(environment)) = (
+        proofs::packet(place),
+        Environment::<{ uses::ALL }>::leaving(number),
+    ) else {
         return 0;
     };
     judge::service(&environment, &packet.reversed())

@@ -28,8 +28,9 @@ use crate::{
     samples, sockets,
 };
 
-/// One packet's view of the maps, in one generation.
-pub(crate) struct Environment {
+/// One packet's view of the maps, in one generation, in a program that was compiled for policies that need no more than `MADE_FOR`
+/// ([`uses`]): what others need is not in it, where [`Self::uses`] would leave the question.
+pub(crate) struct Environment<const MADE_FOR: u64> {
     context: *mut xdp_md,
     half: u32,
     generation: &'static Generation,
@@ -46,11 +47,11 @@ pub(crate) struct Environment {
     source_line: *mut Element,
 }
 
-impl Environment {
+impl<const MADE_FOR: u64> Environment<MADE_FOR> {
     /// Reads the clock, and which generation is in force then; nothing where no policy is.
     #[inline(always)]
     pub(crate) fn new(context: &XdpContext) -> Option<Self> {
-        let uses = maps::uses();
+        let uses = maps::uses() & MADE_FOR;
         let now_ns = if uses::flags(uses) & flags::EXACT_CLOCK != 0 {
             clock::now_ns()
         } else {
@@ -63,7 +64,10 @@ impl Environment {
         if generation.flags & flags::READY == 0 {
             return None;
         }
-        let flags = uses::flags(uses) & generation.flags;
+        let mut flags = uses::flags(uses) & generation.flags;
+        if uses::granted(MADE_FOR) {
+            flags |= flags::DIRECT_PORTS;
+        }
         let opened = flags & flags::OPENS != 0 && {
             let open_at_ns = control(Control::OpenAt);
             open_at_ns != 0 && now_ns >= open_at_ns
@@ -90,7 +94,7 @@ impl Environment {
         if self.hashes() {
             self.source_hash = limit::hash_of(&proofs::key(), self.generation, packet);
         }
-        if uses::sources(self.uses) {
+        if self.sources() {
             let line = proof::Tables::line(self, self.source_hash)?;
             let _ = line.get(0);
             self.source_line = line.element();
@@ -98,10 +102,16 @@ impl Environment {
         Some(())
     }
 
-    /// Whether every packet's source is hashed: known when the program is loaded.
+    /// Whether any policy of the program keeps something of sources: known when the program is loaded.
+    #[inline(always)]
+    fn sources(&self) -> bool {
+        uses::granted(MADE_FOR) || uses::sources(self.uses)
+    }
+
+    /// Whether every packet's source is hashed, likewise.
     #[inline(always)]
     fn hashes(&self) -> bool {
-        uses::sources(self.uses) || uses::flags(self.uses) & flags::PROFILES != 0
+        self.sources() || uses::flags(self.uses) & flags::PROFILES != 0
     }
 
     /// What a packet on its way out is classified by. It is not judged.
@@ -205,7 +215,7 @@ const fn port_word(udp: bool, port: u16) -> u32 {
     udp as u32 * 16_384 + (port as u32 >> 2)
 }
 
-impl Tables for Environment {
+impl<const MADE_FOR: u64> Tables for Environment<MADE_FOR> {
     #[inline(always)]
     fn port_class(&self, udp: bool, port: u16) -> u16 {
         packed(
@@ -244,7 +254,7 @@ impl Tables for Environment {
     }
 }
 
-impl classify::Groups for Environment {
+impl<const MADE_FOR: u64> classify::Groups for Environment<MADE_FOR> {
     #[inline(always)]
     fn group(&self, number: u32) -> Option<AddressGroup> {
         self.groups().group(number)
@@ -256,14 +266,14 @@ impl classify::Groups for Environment {
     }
 }
 
-impl Versions for Environment {
+impl<const MADE_FOR: u64> Versions for Environment<MADE_FOR> {
     #[inline(always)]
     fn version(&self, id: u32, version: u8) -> Option<Spec> {
         MapVersions.version(id, version)
     }
 }
 
-impl Leases for Environment {
+impl<const MADE_FOR: u64> Leases for Environment<MADE_FOR> {
     type Slot = MapSlot;
 
     #[inline(always)]
@@ -277,7 +287,7 @@ impl Leases for Environment {
     }
 }
 
-impl proof::Tables for Environment {
+impl<const MADE_FOR: u64> proof::Tables for Environment<MADE_FOR> {
     type Line = MapLine;
     type Proofs = MapLine;
     type Word = MapWord;
@@ -303,7 +313,7 @@ impl proof::Tables for Environment {
     }
 }
 
-impl judge::Environment for Environment {
+impl<const MADE_FOR: u64> judge::Environment for Environment<MADE_FOR> {
     type Shared = MapShared;
 
     #[inline(always)]
@@ -347,7 +357,7 @@ impl judge::Environment for Environment {
 
     #[inline(always)]
     fn source_line(&self, hash: u64) -> Option<MapLine> {
-        if uses::sources(self.uses) {
+        if self.sources() {
             Some(MapLine::new(self.source_line))
         } else {
             proof::Tables::line(self, hash)
@@ -415,6 +425,11 @@ impl judge::Environment for Environment {
     #[inline(always)]
     fn protect_rule(&self, number: u32) -> Option<ProtectRule> {
         maps::PROTECT.get(half(self.half, PROTECT_RULES, number)).copied()
+    }
+
+    #[inline(always)]
+    fn bans(&self) -> bool {
+        self.active.bans() != 0
     }
 
     #[inline(always)]
@@ -533,7 +548,7 @@ impl judge::Environment for Environment {
     #[inline(always)]
     fn standing(&self, packet: &Packet) -> Standing {
         // All that a packet shows by itself is an attempt.
-        if uses::sources(self.uses)
+        if self.sources()
             && !packet.connection
             && !proof::marked(&MapLine::new(self.source_line), self.now_ns)
         {

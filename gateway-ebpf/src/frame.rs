@@ -52,13 +52,26 @@ impl PacketFrame {
 }
 
 impl PacketFrame {
+    /// The window at a place, if the frame reaches so far.
+    #[inline(always)]
+    fn at<const N: usize>(&self, place: usize) -> Option<PacketWindow<N>> {
+        // The compiler must not see that two windows are the same memory: it would compare one register with the end
+        // and read through another, which the verifier has not seen compared.
+        let place = opaque(place);
+        if place + N > self.end {
+            None
+        } else {
+            Some(PacketWindow(place))
+        }
+    }
+
     /// Of a benchmark: a number that looks random, from where the frame keeps the last one, four bytes of its Ethernet source, of which
     /// nothing else takes notice (xorshift, Marsaglia 2003: any but 0 comes once in 2³² − 1). A call of the kernel's random numbers
     /// costs as much as half of what is measured.
     #[inline(always)]
     pub(crate) fn draw(&self) -> u32 {
         const STATE: usize = 6;
-        let Some(place) = self.window::<{ STATE + 4 }>(0) else {
+        let Some(place) = self.head::<{ STATE + 4 }>() else {
             return 0;
         };
         let mut state = place.word::<STATE>();
@@ -96,14 +109,12 @@ impl Frame for PacketFrame {
         if offset > MAX_OFFSET {
             return None;
         }
-        // The compiler must not see that two windows are the same memory: it would compare one register with the end
-        // and read through another, which the verifier has not seen compared.
-        let place = opaque(self.data + offset);
-        if place + N > self.end {
-            None
-        } else {
-            Some(PacketWindow(place))
-        }
+        self.at(self.data + offset)
+    }
+
+    #[inline(always)]
+    fn head<const N: usize>(&self) -> Option<PacketWindow<N>> {
+        self.at(self.data)
     }
 
     #[inline(always)]

@@ -38,6 +38,7 @@ use aya_ebpf::{
 };
 use gateway_core::{
     frame::Frame as _,
+    image::uses,
     judge,
     packet::{Fragment, Malformed, Network, Packet},
     parse::follow_into,
@@ -47,11 +48,25 @@ use gateway_core::{
 
 use crate::{environment::Environment, frame::PacketFrame};
 
-/// Frames in one buffer: every MTU up to what the driver takes without fragments.
+/// Frames in one buffer: every MTU up to what the driver takes without fragments. For every policy.
 #[xdp]
 #[inline(always)]
 fn weir(context: XdpContext) -> u32 {
-    run(&context, || PacketFrame::single(&context), weir_parse)
+    of_one_buffer::<{ uses::ALL }>(&context)
+}
+
+/// The same, for policies of [`uses::BASE`].
+#[xdp]
+#[inline(always)]
+fn weir_base(context: XdpContext) -> u32 {
+    of_one_buffer::<{ uses::BASE }>(&context)
+}
+
+/// The same, for policies of [`uses::LEAN`].
+#[xdp]
+#[inline(always)]
+fn weir_lean(context: XdpContext) -> u32 {
+    of_one_buffer::<{ uses::LEAN }>(&context)
 }
 
 /// Frames in several buffers (jumbo MTUs). Apart, because a driver that sees a program able to take such frames may
@@ -59,7 +74,21 @@ fn weir(context: XdpContext) -> u32 {
 #[xdp(frags)]
 #[inline(always)]
 fn weir_frags(context: XdpContext) -> u32 {
-    run(&context, || PacketFrame::multiple(&context), weir_parse_frags)
+    of_several::<{ uses::ALL }>(&context)
+}
+
+/// The same, for policies of [`uses::BASE`].
+#[xdp(frags)]
+#[inline(always)]
+fn weir_base_frags(context: XdpContext) -> u32 {
+    of_several::<{ uses::BASE }>(&context)
+}
+
+/// The same, for policies of [`uses::LEAN`].
+#[xdp(frags)]
+#[inline(always)]
+fn weir_lean_frags(context: XdpContext) -> u32 {
+    of_several::<{ uses::LEAN }>(&context)
 }
 
 /// On the way out: what proves a source is the ACK that answers a SYN-ACK seen here. It decides nothing.
@@ -133,20 +162,31 @@ pub(crate) fn blank(place: &mut MaybeUninit<PacketPlace>) {
 }
 
 #[inline(always)]
-fn run(
+fn of_one_buffer<const MADE_FOR: u64>(context: &XdpContext) -> u32 {
+    run::<MADE_FOR>(context, || PacketFrame::single(context), weir_parse)
+}
+
+#[inline(always)]
+fn of_several<const MADE_FOR: u64>(context: &XdpContext) -> u32 {
+    run::<MADE_FOR>(context, || PacketFrame::multiple(context), weir_parse_frags)
+}
+
+#[inline(always)]
+fn run<const MADE_FOR: u64>(
     context: &XdpContext,
     frame: impl Fn() -> PacketFrame,
     parse: extern "C" fn(*mut xdp_md, *mut PacketPlace) -> u32,
 ) -> u32 {
     let mut place = MaybeUninit::uninit();
     blank(&mut place);
-    let Some(mut environment) = Environment::new(context) else {
+    let Some(mut environment) = Environment::<MADE_FOR>::new(context) else {
         // No policy is in force yet: Weir is attached only after one is, so this is nobody's packet.
         return XDP_PASS;
     };
     // Nearly every packet is spared a call.
     // SAFETY: of the size and alignment asserted above, and zeros, which are a packet.
-    let plain = plain_into(&frame(), unsafe { &mut *place.as_mut_ptr().cast::<Packet>() });
+    let packet = unsafe { &mut *place.as_mut_ptr().cast::<Packet>() };
+    let plain = plain_into(&frame(), packet, uses::observes(MADE_FOR));
     let parsed = plain || parse(context.ctx, place.as_mut_ptr()) == PARSED;
     let (judgement, subject) = if parsed {
         // SAFETY: the function has written a packet.

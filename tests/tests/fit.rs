@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use weir_tests::{
-    bpf::program::by_number,
+    bpf::program::{by_number, name_by_number},
     daemon::Daemon,
     site::{Site, counts, datagram, reason},
 };
@@ -117,6 +117,64 @@ fn a_program_has_what_its_policy_needs() -> Result<()> {
         now.pass == 30 && now.drop == 30,
         "a ban needs no policy to speak of it: {now:?}"
     );
+    Ok(())
+}
+
+/// The name of the program on the node's interface, as soon as it is `wanted` (a smaller one comes after its policy).
+fn named(site: &Site, wanted: &str) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        let name = name_by_number(loaded(site)?.0)?;
+        if name == wanted {
+            return Ok(());
+        }
+        ensure!(
+            begun.elapsed() < Duration::from_secs(20),
+            "{name} instead of {wanted}"
+        );
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Each of the three sizes judges alike what is limited under all of them, and none is there for longer than it must.
+#[test]
+fn the_smallest_program_that_serves_the_policy_judges() -> Result<()> {
+    let limits = "[service.per_source]\npackets = { rate = 1, burst = 20 }\n[service.total]\npackets = { rate = 1000, burst = 100000 }\n";
+    let lean = format!("{SMALL}{limits}");
+    let base = lean
+        .replace("profile = false\n", "")
+        .replace("[sampling]\none_in = 0\n", "");
+    let all = format!("{base}[lists.bad]\naction = \"drop\"\nprefixes = [\"198.51.100.0/24\"]\n");
+    let ports = lean.replace(
+        "ports = [80]\n",
+        "ports = [80]\nsource_ports = [\"1024-65535\"]\n",
+    );
+    let site = Site::new()?;
+    let weir = site.weir(&lean)?;
+    let mut sources = (1..).map(|at| format!("192.0.2.{at}"));
+    for (policy, program) in [
+        (&lean, "weir_lean"),
+        (&base, "weir_base"),
+        (&all, "weir"),
+        (&lean, "weir_lean"),
+        // It has no buckets of sources.
+        (&SMALL.to_owned(), "weir"),
+        // Nor does a table of services by port tell these apart.
+        (&ports, "weir"),
+        (&base, "weir_base"),
+    ] {
+        weir.apply(policy)?.ok()?;
+        named(&site, program)?;
+        let before = counts(&weir.metrics()?, "web", &[]);
+        let source = sources.next().context("a source")?;
+        site.send(&[datagram(&source, 60)], 100)?;
+        let now = counts(&weir.metrics()?, "web", &[]).since(before);
+        let limited = policy != SMALL;
+        ensure!(
+            now.pass + now.drop == 100 && (20..=23).contains(&now.pass) == limited,
+            "{program}: {now:?}"
+        );
+    }
     Ok(())
 }
 

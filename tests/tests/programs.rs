@@ -14,7 +14,16 @@ fn the_verifier_takes_every_program() -> Result<()> {
     let (dataplane, _) = Dataplane::open(&bpffs.path().join("weir"), &source)?;
     let programs = dataplane.load_every_program()?;
     println!("{}", programs.join(", "));
-    for known in ["weir", "weir_frags", "weir_egress", "weir_connections"] {
+    for known in [
+        "weir",
+        "weir_frags",
+        "weir_base",
+        "weir_base_frags",
+        "weir_lean",
+        "weir_lean_frags",
+        "weir_egress",
+        "weir_connections",
+    ] {
         ensure!(programs.iter().any(|name| name == known), "{programs:?}");
     }
     Ok(())

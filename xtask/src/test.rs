@@ -1,5 +1,7 @@
 //! `cargo xtask test`: every check that a change must pass. The last line is the count.
 
+use std::{sync::OnceLock, time::Instant};
+
 use anyhow::{Result, bail};
 use clap::Args;
 
@@ -74,7 +76,7 @@ pub(crate) fn test(options: &Options) -> Result<()> {
         on_other_kernels(&mut tally);
     }
 
-    println!();
+    headline("result");
     for skip in tally.skips() {
         println!("{skip}");
     }
@@ -176,6 +178,9 @@ fn run(what: &str, call: &Call, tally: &mut Tally) -> Result<u64> {
     Ok(tests)
 }
 
+/// Says what comes now, and how long it took until here.
 fn headline(what: &str) {
-    println!("\n== {what}");
+    static BEGUN: OnceLock<Instant> = OnceLock::new();
+    let seconds = BEGUN.get_or_init(Instant::now).elapsed().as_secs();
+    println!("\n== {what} (after {} min {:02} s)", seconds / 60, seconds % 60);
 }

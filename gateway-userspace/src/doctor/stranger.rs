@@ -3,9 +3,7 @@
 use aya::programs::{loaded_links, loaded_programs};
 
 use super::netlink::{self, AttachedMode, AttachedProgram};
-
-/// What Weir's own programs are called.
-const OWN: [&str; 2] = ["weir", "weir_frags"];
+use crate::kernel::is_own;
 
 /// A program that is in the way.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -87,7 +85,7 @@ fn describe(interface: &str, program: AttachedProgram, name: Option<&str>, hold:
     };
     let off = format!("ip link set dev {interface} {flag} off");
     let remove = match hold {
-        _ if name.is_some_and(|name| OWN.contains(&name)) => {
+        _ if name.is_some_and(is_own) => {
             "it looks like another weir's: weir detach, with the --bpffs that it was started with".to_owned()
         }
         Hold::Link(id) => format!("bpftool link detach id {id}, or end the process that holds this link"),
@@ -122,7 +120,9 @@ mod tests {
                 .remove
                 .contains("link list")
         );
-        let own = say(AttachedMode::Native, Some("weir_frags"), Hold::Link(1));
-        assert!(own.remove.contains("--bpffs"), "{own:?}");
+        for name in ["weir", "weir_frags", "weir_base", "weir_lean_frags"] {
+            let own = say(AttachedMode::Native, Some(name), Hold::Link(1));
+            assert!(own.remove.contains("--bpffs"), "{own:?}");
+        }
     }
 }

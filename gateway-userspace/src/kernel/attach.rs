@@ -7,7 +7,9 @@ use std::{
 };
 
 use super::{
-    Attachment, KernelError, XdpMode, XdpModeChoice, handshakes,
+    Attachment, KernelError, XdpMode, XdpModeChoice,
+    fit::{self, Size},
+    handshakes,
     object::{self, Constants, not_permitted},
     pins, sys,
 };
@@ -96,6 +98,7 @@ pub(super) fn attach(
         .map_err(|source| pins::io_error(format!("cannot create {}", pins::links(dir).display()), source))?;
     follow_renames(dir)?;
     let mut program = object::prepare(set, constants)?;
+    let size = fit::fitting(constants.uses);
 
     for mode in [XdpMode::Native, XdpMode::Generic] {
         let path = pins::link(dir, mode, interface);
@@ -109,7 +112,7 @@ pub(super) fn attach(
             XdpModeChoice::Generic => mode == XdpMode::Generic,
         };
         let alive = sys::link_ifindex(link.as_fd()).is_ok_and(|at| at == index);
-        if alive && wanted && update(&link, &mut program)?.is_some() {
+        if alive && wanted && update(&link, &mut program, size)?.is_some() {
             return Ok(Attachment {
                 interface: interface.to_owned(),
                 ifindex: index,
@@ -127,13 +130,13 @@ pub(super) fn attach(
         fs::remove_file(&path)
             .map_err(|source| pins::io_error(format!("cannot remove {}", path.display()), source))?;
     }
-    create(dir, &mut program, interface, index, choice)
+    create(dir, &mut program, size, (interface, index), choice)
 }
 
 /// Puts a freshly loaded program into a link: the one for single buffers, or where the link's interface has grown beyond
 /// them the one for several. The program, or nothing if the link takes neither.
-fn update(link: &OwnedFd, program: &mut aya::Ebpf) -> Result<Option<OwnedFd>, KernelError> {
-    for name in ["weir", "weir_frags"] {
+fn update(link: &OwnedFd, program: &mut aya::Ebpf, size: Size) -> Result<Option<OwnedFd>, KernelError> {
+    for name in [size.single, size.several] {
         let fresh = object::load(program, name)?;
         match sys::link_update(link.as_fd(), fresh) {
             Ok(()) => {
@@ -166,7 +169,7 @@ pub(super) fn replace(
         return Ok(None);
     }
     let mut program = object::prepare(set, constants)?;
-    let fresh = update(&link, &mut program)?;
+    let fresh = update(&link, &mut program, fit::fitting(constants.uses))?;
     if fresh.is_some() || !alive() {
         return Ok(fresh);
     }
@@ -180,15 +183,15 @@ pub(super) fn replace(
 fn create(
     dir: &Path,
     program: &mut aya::Ebpf,
-    interface: &str,
-    index: u32,
+    size: Size,
+    (interface, index): (&str, u32),
     choice: XdpModeChoice,
 ) -> Result<Attachment, KernelError> {
     let native = [
-        (XdpMode::Native, "weir", NATIVE),
-        (XdpMode::Native, "weir_frags", NATIVE),
+        (XdpMode::Native, size.single, NATIVE),
+        (XdpMode::Native, size.several, NATIVE),
     ];
-    let generic = [(XdpMode::Generic, "weir", GENERIC)];
+    let generic = [(XdpMode::Generic, size.single, GENERIC)];
     let attempts: Vec<_> = match choice {
         XdpModeChoice::Auto => native.into_iter().chain(generic).collect(),
         XdpModeChoice::Native => native.to_vec(),

@@ -191,7 +191,14 @@ mod tests {
     #[test]
     fn the_objects_programs_stay_within_the_kernels_stack() {
         let stacks = stacks(object::bytes()).unwrap();
-        for name in ["weir", "weir_frags", "weir_egress", "weir_connections"] {
+        for name in [
+            "weir",
+            "weir_frags",
+            "weir_base",
+            "weir_lean",
+            "weir_egress",
+            "weir_connections",
+        ] {
             let stack = stacks[name];
             assert!((64..=512).contains(&stack), "{name}: {stack}");
         }

@@ -15,6 +15,45 @@ use nix::time::ClockId;
 
 use super::{Constants, Dataplane, KernelError, attach, pins::io_error, ticks::resolution_ns, trim};
 
+/// The programs of one size: for frames in one buffer, and for frames in several.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Size {
+    made_for: u64,
+    pub(super) single: &'static str,
+    pub(super) several: &'static str,
+}
+
+/// Every size, the smallest first and the one for everything last.
+const SIZES: [Size; 3] = [
+    size(uses::LEAN, "weir_lean", "weir_lean_frags"),
+    size(uses::BASE, "weir_base", "weir_base_frags"),
+    size(uses::ALL, "weir", "weir_frags"),
+];
+
+const fn size(made_for: u64, single: &'static str, several: &'static str) -> Size {
+    Size {
+        made_for,
+        single,
+        several,
+    }
+}
+
+/// The smallest that serves policies that need `uses`.
+pub(super) fn fitting(uses: u64) -> Size {
+    let [lean, base, all] = SIZES;
+    [lean, base]
+        .into_iter()
+        .find(|size| uses::fits(uses, size.made_for))
+        .unwrap_or(all)
+}
+
+/// Whether a program of this name on an interface is Weir's.
+pub(crate) fn is_own(name: &str) -> bool {
+    SIZES
+        .iter()
+        .any(|size| [size.single, size.several].contains(&name))
+}
+
 /// Programs that are kept: who goes back and forth between policies of different needs does not wait for the verifier each time.
 const KEPT: usize = 4;
 

@@ -45,6 +45,7 @@ use gateway_core::{
 use ipnet::IpNet;
 use nix::fcntl::Flock;
 
+pub(crate) use self::fit::is_own;
 use self::{
     bans::BanTable,
     object::{Constants, MAPS},

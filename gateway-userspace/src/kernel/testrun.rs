@@ -6,7 +6,7 @@ use aya::{Ebpf, programs::Xdp};
 use gateway_core::{image::Control, verdict::Verdict};
 
 use super::{
-    Counter, Dataplane, KernelError, handshakes,
+    Counter, Dataplane, KernelError, fit, handshakes,
     object::{self, Constants},
     pins::io_error,
     sys,
@@ -19,6 +19,7 @@ const INTERFACE: &str = "test";
 #[derive(Debug)]
 pub struct TestProgram {
     object: Ebpf,
+    name: &'static str,
 }
 
 impl Dataplane {
@@ -41,9 +42,10 @@ impl Dataplane {
             ..self.constants
         };
         let mut object = object::prepare(&self.set, &constants)?;
-        object::load(&mut object, "weir")?;
+        let name = fit::fitting(constants.uses).single;
+        object::load(&mut object, name)?;
         object::load(&mut object, handshakes::EGRESS)?;
-        Ok(TestProgram { object })
+        Ok(TestProgram { object, name })
     }
 
     /// Asks the kernel's verifier about every program of the object, attaches none, and returns their names.
@@ -67,8 +69,9 @@ impl Dataplane {
             ..self.constants
         };
         let mut object = object::prepare(&self.set, &constants)?;
-        object::load(&mut object, "weir")?;
-        Ok(TestProgram { object })
+        let name = fit::fitting(constants.uses).single;
+        object::load(&mut object, name)?;
+        Ok(TestProgram { object, name })
     }
 
     /// Sets the clock of test programs, in nanoseconds.
@@ -108,11 +111,16 @@ impl Dataplane {
 }
 
 impl TestProgram {
+    /// Which of the programs it is: the smallest that serves the policy.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// How many instructions the verifier looked at to admit the program (kernel 5.16; 0 where it does not say).
     pub fn complexity(&self) -> u32 {
         let program: Option<&Xdp> = self
             .object
-            .program("weir")
+            .program(self.name)
             .and_then(|program| program.try_into().ok());
         program
             .and_then(|program| program.info().ok())
@@ -138,10 +146,10 @@ impl TestProgram {
         const XDP_DROP: u32 = 1;
         let program: &Xdp = self
             .object
-            .program("weir")
+            .program(self.name)
             .and_then(|program| program.try_into().ok())
             .ok_or_else(|| KernelError::Load {
-                why: "the object has no program weir".into(),
+                why: format!("the object has no program {}", self.name),
             })?;
         let fd = program.fd().map_err(|error| KernelError::Load {
             why: object::chain(&error),

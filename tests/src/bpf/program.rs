@@ -242,6 +242,15 @@ pub fn by_number(id: u32) -> Result<Size> {
     Ok(info(owned(fd).as_raw_fd())?.size())
 }
 
+/// What the program of a number is called, whoever holds it.
+pub fn name_by_number(id: u32) -> Result<String> {
+    let fd = bpf(PROG_GET_FD_BY_ID, &Numbered { id, rest: [0; 2] })
+        .with_context(|| format!("no program has the number {id}"))?;
+    let name = info(owned(fd).as_raw_fd())?.name;
+    let bytes = name.into_iter().take_while(|byte| *byte != 0).collect();
+    String::from_utf8(bytes).context("the program's name is no text")
+}
+
 fn info(fd: i32) -> std::io::Result<ProgramInfo> {
     let mut info = ProgramInfo::default();
     let ask = Info {

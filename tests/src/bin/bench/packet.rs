@@ -161,11 +161,15 @@ pub(crate) fn place(text: &str, listed: u32) -> Result<(Dataplane, BpffsDir)> {
     Ok((dataplane, bpffs))
 }
 
-/// The sizes of the programs called `name` that `load` adds.
-fn sized<T>(name: &str, load: impl FnOnce() -> Result<T>) -> Result<(T, Size)> {
-    let before = held(name)?;
+/// The sizes of the program that `load` adds, which has one of these names.
+fn sized<T>(names: &[&str], load: impl FnOnce() -> Result<T>) -> Result<(T, Size)> {
+    let all = || -> Result<BTreeMap<u32, Size>> {
+        let held: Result<Vec<_>> = names.iter().map(|name| held(name)).collect();
+        Ok(held?.into_iter().flatten().collect())
+    };
+    let before = all()?;
     let loaded = load()?;
-    let after = held(name)?;
+    let after = all()?;
     let size = after.iter().find(|(id, _)| !before.contains_key(id));
     Ok((loaded, size.map(|(_, size)| *size).unwrap_or_default()))
 }
@@ -184,7 +188,11 @@ fn load(case: &Case) -> Result<Placed> {
     if !bans.is_empty() {
         dataplane.change_bans(&bans, &[])?;
     }
-    let counted = if case.leaves { "weir_egress" } else { "weir" };
+    let counted: &[&str] = if case.leaves {
+        &["weir_egress"]
+    } else {
+        &["weir", "weir_base", "weir_lean"]
+    };
     let (program, size) = sized(counted, || {
         Ok(if case.bits == 0 {
             dataplane.test_program(false)?
@@ -227,7 +235,7 @@ fn own(
 ) -> Result<Row> {
     let frame = Frame::new().ip("20.0.0.1", "203.0.113.10").tcp(40_000, 80, ACK);
     Row::new(group, name.to_owned(), frame.build(), bits, move || {
-        let (program, size) = sized(kind, &load)?;
+        let (program, size) = sized(&[kind], &load)?;
         Ok(Placed {
             subject: Subject::Own(program),
             size,
