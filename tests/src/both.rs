@@ -82,6 +82,11 @@ impl Both {
         )?)
     }
 
+    /// Which of Weir's programs judges in the kernel.
+    pub fn program(&self) -> &'static str {
+        self.program.name()
+    }
+
     /// The twin.
     pub fn twin(&self) -> &Twin {
         &self.twin

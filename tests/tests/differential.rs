@@ -319,6 +319,96 @@ fn handshakes_reserves_and_kept_ways() {
     }
 }
 
+/// What the two smaller programs serve, of all that they serve; `%` stands for what tells them apart.
+const SMALLER: &str = r#"
+version = 1
+[source]
+ipv4_prefix = 30
+ipv6_prefix = 64
+max_tracked = 1024
+[default]
+action = "drop"
+%
+[[service]]
+name = "web"
+protocol = ["tcp", "udp"]
+ports = [80, 443, "8000-8080"]
+%
+[service.per_source]
+packets = { rate = 20, burst = 8 }
+bytes = { rate = "50kB", burst = "20kB" }
+connections = { rate = 2, burst = 3 }
+[service.total]
+packets = { rate = 600, burst = 200 }
+bytes = { rate = "600kB", burst = "300kB" }
+connections = { rate = 30, burst = 40 }
+[[service]]
+name = "watched"
+protocol = "tcp"
+ports = [22]
+mode = "monitor"
+%
+[service.per_source]
+packets = { rate = 1, burst = 1 }
+[[service]]
+name = "pings"
+protocol = "icmp"
+%
+[service.per_source]
+packets = { rate = 1, burst = 2 }
+[service.total]
+packets = { rate = 10, burst = 20 }
+"#;
+
+#[test]
+fn the_smaller_programs_judge_as_the_large_one() {
+    require_root();
+    let lean = SMALLER.replace('%', "profile = false") + "[sampling]\none_in = 0\n";
+    let base = SMALLER.replace('%', "") + "[sampling]\none_in = 2\n";
+    for (program, policy) in [("weir_lean", lean), ("weir_base", base)] {
+        let mut random = Random::new(4);
+        let mut now = 1_000 * SECOND;
+        let mut both = Both::new(&policy, now).unwrap();
+        assert_eq!(both.program(), program);
+        let mut reasons = BTreeSet::new();
+        for round in 0..900 {
+            if round == 300 {
+                both.ban("192.0.2.0/29", None, now + 5 * SECOND).unwrap();
+                both.ban("172.16.5.128/25", Some("web"), u64::MAX).unwrap();
+                both.ban("2001:db8:2::/48", Some("web"), u64::MAX).unwrap();
+            }
+            now += step(&mut random);
+            both.set_clock(now).unwrap();
+            let frames: Vec<Vec<u8>> = (0..40)
+                .map(|at| match at % 4 {
+                    0 => mutated(&mut random),
+                    1 => frame(&mut random),
+                    _ => segment(&mut random, false),
+                })
+                .collect();
+            let tally = both.judge_all(frames.iter().map(Vec::as_slice)).unwrap();
+            reasons.extend(tally.into_keys().map(|(_, _, _, reason)| reason));
+            both.leaves(&segment(&mut random, true)).unwrap();
+        }
+        let expected = [
+            "pass",
+            "ban",
+            "source_packets",
+            "source_connections",
+            "total_packets",
+            "essential",
+            "default_drop",
+            "malformed",
+        ];
+        for reason in expected {
+            assert!(
+                reasons.contains(reason),
+                "no frame was judged {reason} by {program}: {reasons:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn mutated_frames_and_noise() {
     require_root();
