@@ -55,6 +55,13 @@ fn weir(context: XdpContext) -> u32 {
     of_one_buffer::<{ uses::ALL }>(&context)
 }
 
+/// The same, for policies of [`uses::FULL`].
+#[xdp]
+#[inline(always)]
+fn weir_full(context: XdpContext) -> u32 {
+    of_one_buffer::<{ uses::FULL }>(&context)
+}
+
 /// The same, for policies of [`uses::BASE`].
 #[xdp]
 #[inline(always)]
@@ -75,6 +82,13 @@ fn weir_lean(context: XdpContext) -> u32 {
 #[inline(always)]
 fn weir_frags(context: XdpContext) -> u32 {
     of_several::<{ uses::ALL }>(&context)
+}
+
+/// The same, for policies of [`uses::FULL`].
+#[xdp(frags)]
+#[inline(always)]
+fn weir_full_frags(context: XdpContext) -> u32 {
+    of_several::<{ uses::FULL }>(&context)
 }
 
 /// The same, for policies of [`uses::BASE`].

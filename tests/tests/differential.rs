@@ -183,6 +183,7 @@ fn plausible_frames() {
     let mut random = Random::new(1);
     let mut now = 1_000 * SECOND;
     let mut both = Both::new(POLICY, now).unwrap();
+    assert_eq!(both.program(), "weir");
     both.ban("192.0.2.0/29", None, now + 5 * SECOND).unwrap();
     both.ban("172.16.5.128/25", Some("web"), u64::MAX).unwrap();
     let mut reasons = BTreeSet::new();
@@ -281,6 +282,7 @@ fn handshakes_reserves_and_kept_ways() {
     let mut random = Random::new(3);
     let mut now = 1_000 * SECOND;
     let mut both = Both::new(HOSTILE, now).unwrap();
+    assert_eq!(both.program(), "weir_full");
     let mut reasons = BTreeSet::new();
     for _ in 0..1500 {
         now += match random.next(60) {
@@ -319,7 +321,7 @@ fn handshakes_reserves_and_kept_ways() {
     }
 }
 
-/// What the two smaller programs serve, of all that they serve; `%` stands for what tells them apart.
+/// What the two smallest programs serve, of all that they serve; `%` stands for what tells them apart.
 const SMALLER: &str = r#"
 version = 1
 [source]
@@ -361,7 +363,7 @@ packets = { rate = 10, burst = 20 }
 "#;
 
 #[test]
-fn the_smaller_programs_judge_as_the_large_one() {
+fn the_smallest_programs_judge_as_the_large_one() {
     require_root();
     let lean = SMALLER.replace('%', "profile = false") + "[sampling]\none_in = 0\n";
     let base = SMALLER.replace('%', "") + "[sampling]\none_in = 2\n";

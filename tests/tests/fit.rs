@@ -136,7 +136,7 @@ fn named(site: &Site, wanted: &str) -> Result<()> {
     }
 }
 
-/// Each of the three sizes judges alike what is limited under all of them, and none is there for longer than it must.
+/// Each of the sizes judges alike what is limited under all of them, and none is there for longer than it must.
 #[test]
 fn the_smallest_program_that_serves_the_policy_judges() -> Result<()> {
     let limits = "[service.per_source]\npackets = { rate = 1, burst = 20 }\n[service.total]\npackets = { rate = 1000, burst = 100000 }\n";
@@ -144,7 +144,8 @@ fn the_smallest_program_that_serves_the_policy_judges() -> Result<()> {
     let base = lean
         .replace("profile = false\n", "")
         .replace("[sampling]\none_in = 0\n", "");
-    let all = format!("{base}[lists.bad]\naction = \"drop\"\nprefixes = [\"198.51.100.0/24\"]\n");
+    let full = format!("{base}[lists.bad]\naction = \"drop\"\nprefixes = [\"198.51.100.0/24\"]\n");
+    let all = full.replace("ports = [80]\n", "ports = [80]\naddresses = [\"0.0.0.0/0\"]\n");
     let ports = lean.replace(
         "ports = [80]\n",
         "ports = [80]\nsource_ports = [\"1024-65535\"]\n",
@@ -155,6 +156,7 @@ fn the_smallest_program_that_serves_the_policy_judges() -> Result<()> {
     for (policy, program) in [
         (&lean, "weir_lean"),
         (&base, "weir_base"),
+        (&full, "weir_full"),
         (&all, "weir"),
         (&lean, "weir_lean"),
         // It has no buckets of sources.

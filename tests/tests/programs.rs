@@ -17,6 +17,8 @@ fn the_verifier_takes_every_program() -> Result<()> {
     for known in [
         "weir",
         "weir_frags",
+        "weir_full",
+        "weir_full_frags",
         "weir_base",
         "weir_base_frags",
         "weir_lean",

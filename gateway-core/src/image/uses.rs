@@ -2,8 +2,8 @@
 //! out of it what no policy that it serves needs: bits of [`flags`], then 16 bits of [`subject_flags`] of any subject, then a bit
 //! for each bucket that any subject has, by tier and kind.
 //!
-//! A program may carry more than a policy needs, never less. There are several, compiled for less and less ([`BASE`],
-//! [`LEAN`]): what the verifier takes out still costs the question, and the registers that the compiler kept for it.
+//! A program may carry more than a policy needs, never less. There are several, compiled for less and less ([`FULL`],
+//! [`BASE`], [`LEAN`]): what the verifier takes out still costs the question, and the registers that the compiler kept for it.
 
 use super::{KINDS, TIERS, flags, subject_flags};
 
@@ -37,6 +37,19 @@ pub const BASE: u64 = LEAN
         flags::OFFERS | flags::PROFILES | flags::SAMPLES,
         subject_flags::PROFILE,
     );
+
+/// And with lists, classes, blocks, reserves and limits for networks: all that policies usually have whose services are told apart by
+/// port alone.
+pub const FULL: u64 =
+    BASE | of(
+        flags::LISTS,
+        subject_flags::TIER << 1
+            | subject_flags::TIER << 2
+            | subject_flags::BLOCK
+            | subject_flags::CLASSES
+            | subject_flags::RESERVE,
+    ) | tier(1)
+        | tier(2);
 
 /// Of these flags, of these flags of subjects, and no buckets.
 #[inline(always)]
@@ -75,7 +88,7 @@ pub const fn sources(uses: u64) -> bool {
 
 /// What is taken for granted by a program that was compiled for less than everything: that sources are kept, and that the
 /// table of destination ports holds services. (Of two policies that a program serves, one of which has classes of ports, the
-/// other's need is beside the point: that one's is not in [`BASE`].)
+/// other's need is beside the point: that one's is not in [`FULL`].)
 #[inline(always)]
 pub const fn granted(made_for: u64) -> bool {
     made_for != ALL
@@ -96,6 +109,7 @@ pub const fn fits(uses: u64, made_for: u64) -> bool {
 const _: () = assert!(BUCKETS as usize + TIERS * KINDS <= 64);
 const _: () =
     assert!(fits(LEAN, LEAN) && fits(LEAN, BASE) && fits(BASE, BASE) && !fits(BASE, LEAN) && fits(ALL, ALL));
+const _: () = assert!(fits(BASE, FULL) && fits(FULL, FULL) && !fits(FULL, BASE));
 const _: () = assert!(!observes(LEAN) && observes(BASE) && observes(ALL));
 
 #[cfg(test)]
@@ -108,18 +122,20 @@ mod tests {
         let direct = of(flags::READY | flags::DIRECT_PORTS, 0);
         let classes = of(flags::READY | flags::SOURCE_PORTS, 0);
         let addresses = of(flags::READY | flags::ADDRESS_GROUPS, 0);
-        for (uses, base) in [
-            (direct, false),
-            (direct | bucket(0, 1), true),
-            (direct | bucket(3, 0), false),
-            (direct | bucket(1, 0) | bucket(0, 0), false),
-            (direct | of(0, subject_flags::BLOCK), false),
-            (direct | bucket(0, 0) | classes, false),
-            (direct | bucket(0, 0) | addresses, false),
-            (classes | bucket(0, 0), false),
-            (ALL, false),
+        for (uses, base, full) in [
+            (direct, false, false),
+            (direct | bucket(0, 1), true, true),
+            (direct | bucket(3, 0), false, false),
+            (direct | bucket(1, 0) | bucket(0, 0), false, true),
+            (direct | bucket(1, 0), false, false),
+            (direct | of(0, subject_flags::BLOCK), false, true),
+            (direct | bucket(0, 0) | classes, false, false),
+            (direct | bucket(0, 0) | addresses, false, false),
+            (classes | bucket(0, 0), false, false),
+            (ALL, false, false),
         ] {
             assert_eq!(fits(uses, BASE), base, "{uses:#x}");
+            assert_eq!(fits(uses, FULL), full, "{uses:#x}");
             assert!(fits(uses, ALL), "{uses:#x}");
         }
         assert!(fits(direct | bucket(0, 2) | bucket(3, 1), LEAN));

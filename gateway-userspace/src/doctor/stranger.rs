@@ -120,7 +120,7 @@ mod tests {
                 .remove
                 .contains("link list")
         );
-        for name in ["weir", "weir_frags", "weir_base", "weir_lean_frags"] {
+        for name in ["weir", "weir_frags", "weir_full", "weir_base", "weir_lean_frags"] {
             let own = say(AttachedMode::Native, Some(name), Hold::Link(1));
             assert!(own.remove.contains("--bpffs"), "{own:?}");
         }

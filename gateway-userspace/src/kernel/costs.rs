@@ -194,6 +194,7 @@ mod tests {
         for name in [
             "weir",
             "weir_frags",
+            "weir_full",
             "weir_base",
             "weir_lean",
             "weir_egress",

@@ -24,9 +24,10 @@ pub(super) struct Size {
 }
 
 /// Every size, the smallest first and the one for everything last.
-const SIZES: [Size; 3] = [
+const SIZES: [Size; 4] = [
     size(uses::LEAN, "weir_lean", "weir_lean_frags"),
     size(uses::BASE, "weir_base", "weir_base_frags"),
+    size(uses::FULL, "weir_full", "weir_full_frags"),
     size(uses::ALL, "weir", "weir_frags"),
 ];
 
@@ -40,8 +41,8 @@ const fn size(made_for: u64, single: &'static str, several: &'static str) -> Siz
 
 /// The smallest that serves policies that need `uses`.
 pub(super) fn fitting(uses: u64) -> Size {
-    let [lean, base, all] = SIZES;
-    [lean, base]
+    let [lean, base, full, all] = SIZES;
+    [lean, base, full]
         .into_iter()
         .find(|size| uses::fits(uses, size.made_for))
         .unwrap_or(all)

@@ -191,7 +191,7 @@ fn load(case: &Case) -> Result<Placed> {
     let counted: &[&str] = if case.leaves {
         &["weir_egress"]
     } else {
-        &["weir", "weir_base", "weir_lean"]
+        &["weir", "weir_full", "weir_base", "weir_lean"]
     };
     let (program, size) = sized(counted, || {
         Ok(if case.bits == 0 {
