@@ -179,11 +179,23 @@ fn step(random: &mut Random) -> u64 {
 
 #[test]
 fn plausible_frames() {
+    plausible(POLICY, "weir", "source_packets");
+}
+
+/// Without the services that more than a port tells apart.
+#[test]
+fn plausible_frames_for_services_by_port() {
+    let (by_port, _) = POLICY.split_once("[[service]]\nname = \"api\"").unwrap();
+    plausible(by_port, "weir_full", "block");
+}
+
+/// `own`: a reason that some frame has under this policy, besides those that some have under both.
+fn plausible(policy: &str, program: &str, own: &str) {
     require_root();
     let mut random = Random::new(1);
     let mut now = 1_000 * SECOND;
-    let mut both = Both::new(POLICY, now).unwrap();
-    assert_eq!(both.program(), "weir");
+    let mut both = Both::new(policy, now).unwrap();
+    assert_eq!(both.program(), program);
     both.ban("192.0.2.0/29", None, now + 5 * SECOND).unwrap();
     both.ban("172.16.5.128/25", Some("web"), u64::MAX).unwrap();
     let mut reasons = BTreeSet::new();
@@ -200,7 +212,7 @@ fn plausible_frames() {
         "trust",
         "ban",
         "list",
-        "source_packets",
+        own,
         "source_connections",
         "class_packets",
         "essential",
