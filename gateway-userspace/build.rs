@@ -7,7 +7,11 @@
 //! This is what `aya_build::build_ebpf` does, with one flag more: it fixes `CARGO_ENCODED_RUSTFLAGS` and leaves no way
 //! to ask for `target-cpu=v3`, without which there is no 64-bit compare-and-swap.
 
-use std::{env, fs, path::Path, process::Command};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -74,11 +78,23 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+/// Where the kernel half is built: beside the outer build's folders, one for all of them, since it is the same whatever profile and features the
+/// outer build has. Not in one of those: cargo holds a lock on it while this script runs.
+fn target_dir(out_dir: &Path) -> PathBuf {
+    // target/PROFILE/build/gateway-userspace-HASH/out, with the target's triple before the profile where one is named.
+    let shared = out_dir
+        .ancestors()
+        .skip(4)
+        .take(2)
+        .find(|folder| folder.join("CACHEDIR.TAG").is_file());
+    shared.unwrap_or(out_dir).join("bpf")
+}
+
 /// Builds the kernel half with more arguments, and leaves the object under a name.
 fn build(toolchain: &str, target: &str, more: &[&str], name: &str) -> Result<()> {
     let out_dir = env::var("OUT_DIR")?;
-    // Apart from the outer build's directory: cargo holds a lock on that one while this script runs.
-    let target_dir = Path::new(&out_dir).join("bpf");
+    // A folder an object: whoever builds the other one at the same time must not replace this one before it is copied.
+    let target_dir = target_dir(Path::new(&out_dir)).join(name);
 
     let mut cargo = Command::new("rustup");
     cargo.args([

@@ -1,8 +1,11 @@
 //! `cargo xtask fuzz`: the fuzz targets, built with the coverage that libFuzzer follows, bounded or for as long as is asked.
 
 use std::{
+    env,
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
+    process::{Command, ExitCode},
     time::Duration,
 };
 
@@ -70,8 +73,20 @@ const TARGETS: [Target; 5] = [
     },
 ];
 
-/// The profile of the targets, of the workspace's manifest.
+/// What of the targets is built with coverage.
+#[derive(Clone, Copy)]
+enum Coverage {
+    /// Every crate below them: what libFuzzer learns most from. All of them are built anew for it.
+    Everything,
+    /// The workspace's own: enough where the inputs are few. The others are those that the tests have built already.
+    Ours,
+}
+
+/// The profile of the targets with coverage of everything, of the workspace's manifest.
 const PROFILE: &str = "fuzz";
+
+/// Set where this program is to be the compiler of the workspace's crates: the flags that it adds.
+const FLAGS: &str = "WEIR_FUZZ_FLAGS";
 
 /// LLVM's own flags for the coverage that libFuzzer reads: they need no unstable compiler. Overflows and debug assertions
 /// are faults, too.
@@ -110,7 +125,7 @@ pub(crate) fn fuzz(options: &Options) -> Result<()> {
         };
         options.targets.iter().map(find).collect::<Result<_>>()?
     };
-    let programs = build()?;
+    let programs = build(Coverage::Everything)?;
     for target in asked {
         let found = workspace::target_dir()?.join("fuzz/corpus").join(target.name);
         run(&programs, target, &found, options.runs, options.seconds)?;
@@ -141,7 +156,7 @@ fn differential(frames: u64) -> Result<()> {
 
 /// Runs every target for its bounded number of executions from the repository's corpus, counted as one check each.
 pub(crate) fn bounded(tally: &mut Tally) {
-    let programs = match build() {
+    let programs = match build(Coverage::Ours) {
         Ok(programs) => programs,
         Err(error) => {
             println!("{error:#}");
@@ -164,8 +179,58 @@ fn bounded_run(programs: &Path, target: &Target) -> Result<()> {
     run(programs, target, &found, target.runs, None)
 }
 
-/// Builds the targets in a folder of their own, for the flags differ; returns where they are.
-fn build() -> Result<PathBuf> {
+/// Builds the targets; returns where they are.
+fn build(coverage: Coverage) -> Result<PathBuf> {
+    match coverage {
+        Coverage::Everything => build_everything(),
+        Coverage::Ours => {
+            let this = env::current_exe().context("cannot tell where this program is")?;
+            cargo(["build", "--locked", "--package", "weir-fuzz"])
+                .env("RUSTC_WORKSPACE_WRAPPER", this.to_string_lossy())
+                .env(FLAGS, COVERAGE.join("\x1f"))
+                // Of the workspace's own crates: the manifest says what the others are built with.
+                .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
+                .run()?;
+            Ok(workspace::target_dir()?.join("debug"))
+        }
+    }
+}
+
+/// Calls the compiler with the coverage's flags, if that is what this program was started for: cargo has no way to give flags to the
+/// workspace's own crates alone, but lets a program be called in the compiler's place. Not for build scripts.
+pub(crate) fn as_compiler() -> Option<ExitCode> {
+    let flags = env::var(FLAGS).ok()?;
+    let mut arguments = env::args_os().skip(1);
+    let compiler = arguments.next()?;
+    let arguments: Vec<OsString> = arguments.collect();
+    let mut command = Command::new(compiler);
+    command.args(&arguments);
+    if is_covered(&arguments) {
+        command.args(flags.split('\x1f'));
+    }
+    let status = match command.status() {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("error: cannot start {command:?}: {error}");
+            return Some(ExitCode::FAILURE);
+        }
+    };
+    Some(if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Whether what a compiler is asked for is a crate, and no build script. (Cargo also asks it what it is.)
+fn is_covered(arguments: &[OsString]) -> bool {
+    let named = arguments.iter().position(|argument| argument == "--crate-name");
+    let name = named.and_then(|at| arguments.get(at + 1)?.to_str());
+    name.is_some_and(|name| name != "___" && !name.starts_with("build_script_"))
+}
+
+/// Builds the targets in a folder of their own, for the flags differ.
+fn build_everything() -> Result<PathBuf> {
     let (host, folder) = (workspace::host()?, workspace::target_dir()?.join("fuzz"));
     let folder_text = folder.to_string_lossy();
     // With a target named, the flags are not for build scripts.
@@ -235,4 +300,26 @@ fn run(programs: &Path, target: &Target, found: &Path, runs: u64, seconds: Optio
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crates_have_coverage_and_build_scripts_and_questions_have_none() {
+        let is_covered = |text: &str| {
+            let arguments: Vec<OsString> = text.split(' ').map(OsString::from).collect();
+            is_covered(&arguments)
+        };
+        assert!(is_covered(
+            "--crate-name gateway_core --edition=2024 gateway-core/src/lib.rs"
+        ));
+        assert!(!is_covered(
+            "--crate-name build_script_build --edition=2024 build.rs"
+        ));
+        assert!(!is_covered("- --crate-name ___ --print=file-names"));
+        assert!(!is_covered("-vV"));
+        assert!(!is_covered("--crate-name"));
+    }
 }
