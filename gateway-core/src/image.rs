@@ -33,9 +33,10 @@ pub const SLOTS: u32 = 4;
 /// Which filter is that of bans; those before it are of the slots of lists.
 pub const BANS_FILTER: u32 = SLOTS;
 /// Changes whenever a type or a table here changes its meaning; pinned state of another number is not reused.
-pub const ABI: u64 = 9;
+pub const ABI: u64 = 10;
 
-/// The words of the control table.
+/// The words of the control table, which is one element, so that one lookup gives them all. Userspace writes them one by one, in memory
+/// that it shares with the kernel.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u32)]
 pub enum Control {
@@ -191,6 +192,17 @@ pub mod bans {
     pub const SERVICE_V6: u64 = 8;
     /// All of these.
     pub const ALL: u64 = V4 | V6 | SERVICE_V4 | SERVICE_V6;
+
+    /// The table of bans of a family, for all services (0) or for one.
+    #[inline(always)]
+    pub const fn of(v6: bool, service: u32) -> u64 {
+        match (v6, service) {
+            (false, 0) => V4,
+            (true, 0) => V6,
+            (false, _) => SERVICE_V4,
+            (true, _) => SERVICE_V6,
+        }
+    }
 }
 
 /// What a generation is and uses.

@@ -11,7 +11,7 @@ use crate::{
     frame::Frame,
     hash::Key,
     image::{
-        self, DestinationEntry, Generation, ListEntry, Notice, ProtectRule, Subject, flags, list_flags,
+        self, DestinationEntry, Generation, ListEntry, Notice, ProtectRule, Subject, bans, flags, list_flags,
         subject_flags,
     },
     lease::Leases,
@@ -77,10 +77,10 @@ pub trait Environment: classify::Tables + Versions + proof::Tables + Leases {
     fn vlan_in_scope(&self, vlan: u16) -> bool;
     /// A protect rule.
     fn protect_rule(&self, number: u32) -> Option<ProtectRule>;
-    /// Whether anybody may be banned.
+    /// Which tables of bans may have entries: bits of [`bans`]. The others are not asked.
     #[inline(always)]
-    fn bans(&self) -> bool {
-        true
+    fn bans(&self) -> u64 {
+        bans::ALL
     }
     /// Until when a source is banned, for all services (`service` 0) or for one; 0 if it is not.
     fn banned_until_ns(&self, v6: bool, source: &Address, service: u32) -> u64;
@@ -470,11 +470,15 @@ fn bypassed<E: Environment>(environment: &E, generation: &Generation, subject: &
 /// Whether a source is banned, everywhere or at this service.
 #[inline(always)]
 fn banned<E: Environment>(environment: &E, v6: bool, source: &Address, service: u32) -> bool {
-    if !environment.bans() {
+    let tables = environment.bans();
+    if tables == 0 {
         return false;
     }
-    let mut until_ns = environment.banned_until_ns(v6, source, 0);
-    if service != 0 {
+    let mut until_ns = 0;
+    if tables & bans::of(v6, 0) != 0 {
+        until_ns = environment.banned_until_ns(v6, source, 0);
+    }
+    if service != 0 && tables & bans::of(v6, service) != 0 {
         until_ns = until_ns.max(environment.banned_until_ns(v6, source, service));
     }
     until_ns != 0 && environment.now_ns() < until_ns

@@ -1,6 +1,7 @@
 //! What a service's traffic looks like: counts that every packet adds to, and how many different sources there are.
 
 use crate::{
+    image::Epoch,
     judge::Shared,
     packet::{Fragment, Network, Packet},
     wire::{ipv4, tcp},
@@ -118,6 +119,10 @@ pub const fn reflects(source_port: u16) -> bool {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(C)]
 pub struct Profile {
+    /// The word of the [`Epoch`] in which it counted last. With the next word first, for every packet reads both.
+    pub epoch: u64,
+    /// The hash of the source that was counted last among the different ones of that epoch; 0: none.
+    pub source: u64,
     /// Packets by frame length.
     pub sizes: [u64; SIZE_COUNTS],
     /// Packets by TTL.
@@ -141,7 +146,9 @@ pub struct Profile {
 }
 
 /// Words of a [`Profile`].
-pub const PROFILE_WORDS: usize = SIZE_COUNTS + TTL_COUNTS + 8;
+pub const PROFILE_WORDS: usize = PROFILE_MARKS + SIZE_COUNTS + TTL_COUNTS + 8;
+/// Words of a [`Profile`] that come first and count nothing.
+pub const PROFILE_MARKS: usize = 2;
 
 impl Profile {
     /// Counts a packet.
@@ -167,6 +174,33 @@ impl Profile {
         }
         if matches!(packet.fragment, Fragment::Later) {
             self.fragments += 1;
+        }
+    }
+
+    /// Whether what is counted now is the first of an epoch, which this CPU's counts are of from now on. Then somebody has to tell userspace that
+    /// the service's counts changed.
+    #[inline(always)]
+    pub fn enters(&mut self, epoch: Epoch) -> bool {
+        if self.epoch == epoch.word() {
+            return false;
+        }
+        self.epoch = epoch.word();
+        self.source = 0;
+        true
+    }
+
+    /// Counts a source among the different ones of the epoch, unless it is the one that was counted last: packets of one source come in
+    /// trains, of a flood above all. Where the registers, whose `word` this is, do not know of it, `see` has to do [`see`], and say what that says.
+    /// (Of a source whose hash is 0, one in 2⁶⁴, the first packet after another's counts.)
+    #[inline(always)]
+    pub fn count_source<S: Shared>(
+        &mut self,
+        hash: u64,
+        word: impl Fn(usize) -> Option<S>,
+        see: impl Fn() -> bool,
+    ) {
+        if self.source != hash && (seen(hash, word) || see()) {
+            self.source = hash;
         }
     }
 
@@ -217,23 +251,48 @@ const fn bounded(at: usize) -> usize {
 }
 
 /// Raises a register to what a hash says, if it says more; `word` gives the word that holds a register's eight neighbours,
-/// by number. Lost races are tried again a few times; the source's next packet tries anyway.
+/// by number. Whether it says as much now: lost races are tried again a few times, and then the source's next packet has to try.
 #[inline(always)]
-pub fn see<S: Shared>(hash: u64, word: impl Fn(usize) -> Option<S>) {
-    let (register, rest) = ((hash >> 52) as usize & (REGISTERS - 1), hash << 12 >> 12);
-    let Some(word) = word(register / 8) else { return };
+pub fn see<S: Shared>(hash: u64, word: impl Fn(usize) -> Option<S>) -> bool {
+    let (register, rest) = parts(hash);
+    let Some(word) = word(register / 8) else {
+        return false;
+    };
     let shift = (register & 7) * 8;
-    // Nearly every packet ends here: so many leading zeros are known already. Before the loop, for the compiler counts them before it.
-    if knows(word.get() >> shift, rest) {
-        return;
-    }
     let rank = u64::from(rest.leading_zeros()) - 12 + 1;
     for _ in 0..4 {
         let held = word.get();
         if knows(held >> shift, rest) || word.swap(held, held & !(0xff << shift) | rank << shift) {
-            return;
+            return true;
         }
     }
+    false
+}
+
+/// Raises the mark of a service to the number of an epoch in which its counts changed. Never lowers it: a CPU may still be in the epoch before. Whether
+/// it says as much now.
+#[inline(always)]
+pub fn mark<S: Shared>(mark: &S, number: u64) -> bool {
+    for _ in 0..4 {
+        let held = mark.get();
+        if held >= number || mark.swap(held, number) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Whether the register of a hash says as much already, as nearly always: no other packet has to be [seen](see).
+#[inline(always)]
+fn seen<S: Shared>(hash: u64, word: impl Fn(usize) -> Option<S>) -> bool {
+    let (register, rest) = parts(hash);
+    word(register / 8).is_some_and(|word| knows(word.get() >> ((register & 7) * 8), rest))
+}
+
+/// The register of a hash, and what of it is counted there.
+#[inline(always)]
+const fn parts(hash: u64) -> (usize, u64) {
+    ((hash >> 52) as usize & (REGISTERS - 1), hash << 12 >> 12)
 }
 
 /// Whether the register in the lowest byte says at least as much as the rest of a hash.

@@ -7,9 +7,9 @@ use gateway_core::{
     filter,
     hash::Key,
     image::{
-        Active, AddressGroup, BANS_FILTER, Control, DestinationEntry, Generation, ListEntry, PAGE_SERIES,
-        PAGES, PORT_CELLS, PROTECT_RULES, ProtectRule, SUBJECTS, Subject, bans, flags, half, subject_flags,
-        uses,
+        Active, AddressGroup, BANS_FILTER, Control, DestinationEntry, Epoch, Generation, ListEntry,
+        PAGE_SERIES, PAGES, PORT_CELLS, PROTECT_RULES, ProtectRule, SUBJECTS, Subject, flags, half,
+        subject_flags, uses,
     },
     judge::{self, Event, Judgement},
     lease::Leases,
@@ -40,7 +40,7 @@ pub(crate) struct Environment<const MADE_FOR: u64> {
     /// The generation's flags, without those that the program was not made for.
     flags: u32,
     watched: bool,
-    active: Active,
+    controls: Controls,
     /// Of the packet's source, once it was [expected](Self::expect), where the policies ask for it; not on the way out.
     source_hash: u64,
     /// Its line, likewise; null where no policy of this program asks for it.
@@ -57,7 +57,8 @@ impl<const MADE_FOR: u64> Environment<MADE_FOR> {
         } else {
             clock::coarse_ns()
         };
-        let active = Active::from_word(control(Control::Active));
+        let controls = Controls::find()?;
+        let active = Active::from_word(controls.get(Control::Active));
         // The mask shows the verifier that it is one of two.
         let half = active.in_force(now_ns) & 1;
         let generation = maps::GENERATIONS.get(half)?;
@@ -69,7 +70,7 @@ impl<const MADE_FOR: u64> Environment<MADE_FOR> {
             flags |= flags::DIRECT_PORTS;
         }
         let opened = flags & flags::OPENS != 0 && {
-            let open_at_ns = control(Control::OpenAt);
+            let open_at_ns = controls.get(Control::OpenAt);
             open_at_ns != 0 && now_ns >= open_at_ns
         };
         Some(Self {
@@ -80,7 +81,7 @@ impl<const MADE_FOR: u64> Environment<MADE_FOR> {
             now_ns,
             uses,
             flags,
-            active,
+            controls,
             source_hash: 0,
             source_line: core::ptr::null_mut(),
         })
@@ -126,7 +127,7 @@ impl<const MADE_FOR: u64> Environment<MADE_FOR> {
             uses: uses::ALL,
             flags: proofs::generation(half)?.flags,
             watched: false,
-            active: Active::for_good(half),
+            controls: Controls::find()?,
             source_hash: 0,
             source_line: core::ptr::null_mut(),
         })
@@ -195,13 +196,28 @@ pub(crate) fn note(event: Event) {
     }
 }
 
+/// The words of the control table.
+#[derive(Clone, Copy)]
+pub(crate) struct Controls(*const u64);
+
+impl Controls {
+    /// They are always there: the verifier need not follow it any further where they are not.
+    #[inline(always)]
+    pub(crate) fn find() -> Option<Self> {
+        maps::CONTROL.get_ptr(0).map(|words| Self(words.cast()))
+    }
+
+    #[inline(always)]
+    pub(crate) fn get(self, word: Control) -> u64 {
+        // SAFETY: a word of a map element, which has all of them; userspace changes it while we read, so it is read once, whole.
+        unsafe { self.0.add(word as usize).read_volatile() }
+    }
+}
+
+/// A word of the control table, for those that need no other.
 #[inline(always)]
 pub(crate) fn control(word: Control) -> u64 {
-    match maps::CONTROL.get_ptr(word as u32) {
-        // SAFETY: a map element; userspace changes it while we read, so it is read once, whole.
-        Some(place) => unsafe { place.read_volatile() },
-        None => 0,
-    }
+    Controls::find().map_or(0, |controls| controls.get(word))
 }
 
 /// Reads a class from a table that holds four in a word.
@@ -428,19 +444,13 @@ impl<const MADE_FOR: u64> judge::Environment for Environment<MADE_FOR> {
     }
 
     #[inline(always)]
-    fn bans(&self) -> bool {
-        self.active.bans() != 0
+    fn bans(&self) -> u64 {
+        Active::from_word(self.controls.get(Control::Active)).bans()
     }
 
     #[inline(always)]
     fn banned_until_ns(&self, v6: bool, source: &Address, service: u32) -> u64 {
-        let kind = match (v6, service) {
-            (false, 0) => bans::V4,
-            (true, 0) => bans::V6,
-            (false, _) => bans::SERVICE_V4,
-            (true, _) => bans::SERVICE_V6,
-        };
-        if self.active.bans() & kind == 0 || !may_hold(BANS_FILTER, v6, source) {
+        if !may_hold(BANS_FILTER, v6, source) {
             return 0;
         }
         let until = if v6 {
@@ -479,7 +489,8 @@ impl<const MADE_FOR: u64> judge::Environment for Environment<MADE_FOR> {
     fn look(&self, packet: &Packet, subject: &Subject) {
         if self.flags & (flags::PROFILES | flags::TIMES) != 0 {
             let own = judge::Environment::subject_flags(self, subject);
-            profiles::look(packet, subject.service, own, self.now_ns, self.source_hash);
+            let epoch = || Epoch::from_word(self.controls.get(Control::Epoch));
+            profiles::look(packet, subject.service, own, self.now_ns, self.source_hash, epoch);
         }
     }
 

@@ -23,9 +23,9 @@ use gateway_core::{
 
 use crate::samples::Record;
 
-/// One-word settings, by `image::Control`.
+/// One-word settings, by `image::Control`, in one element.
 #[btf_map]
-pub(crate) static CONTROL: Array<u64, { CONTROLS as usize }> = Array::new();
+pub(crate) static CONTROL: Array<[u64; CONTROLS as usize], 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 /// The two generations.
 #[btf_map]

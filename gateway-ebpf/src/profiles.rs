@@ -33,17 +33,31 @@ pub(crate) fn subject(generation: u32, number: u32) -> Option<&'static Subject> 
 }
 
 /// Counts a packet to a service by what it looks like, and by its times, where these are asked for. `flags`: those of its subject. `hash`: its
-/// source's.
+/// source's. `epoch`: how far userspace has read.
 #[inline(always)]
-pub(crate) fn look(packet: &Packet, service: u32, flags: u32, now_ns: u64, hash: u64) {
-    if flags & subject_flags::PROFILE != 0 {
-        if let Some(profile) = profile_of(service) {
-            // SAFETY: this CPU's own element, in all but the egress path, which adds to a count of its own.
-            unsafe { (*profile).count(packet) };
-        }
+pub(crate) fn look(
+    packet: &Packet,
+    service: u32,
+    flags: u32,
+    now_ns: u64,
+    hash: u64,
+    epoch: impl Fn() -> Epoch,
+) {
+    if flags & subject_flags::PROFILE != 0
+        && let Some(profile) = profile_of(service)
+    {
+        // SAFETY: this CPU's own element, in all but the egress path, which adds to a count of its own.
+        let profile = unsafe { &mut *profile };
         let epoch = epoch();
-        touch(service, epoch);
-        see(hash, service, epoch);
+        if profile.enters(epoch) {
+            weir_touch(service, epoch.number());
+        }
+        profile.count(packet);
+        profile.count_source(
+            hash,
+            |at| register(service, epoch.set(), at),
+            || weir_see(hash, service, epoch.set()) != 0,
+        );
     }
     if flags & subject_flags::TIME != 0 {
         weir_time(proofs::place(packet), service, now_ns);
@@ -87,38 +101,32 @@ fn times_of(service: u32) -> Option<*mut Times> {
     maps::TIMES.get_value_ptr_mut(service / PAGE_SERVICES, &(service % PAGE_SERVICES))
 }
 
-/// How far userspace has read.
-#[inline(always)]
-fn epoch() -> Epoch {
-    Epoch::from_word(environment::control(Control::Epoch))
-}
-
-/// Marks a service as one whose counts changed.
-#[inline(always)]
-fn touch(service: u32, epoch: Epoch) {
-    if let Some(mark) = maps::TOUCHED.get_ptr_mut(service) {
-        // SAFETY: a map element; whoever writes in an epoch writes the same.
-        unsafe {
-            if mark.read_volatile() != epoch.number() {
-                mark.write_volatile(epoch.number());
-            }
-        }
+/// Marks a service as one whose counts changed in an epoch of this number.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn weir_touch(service: u32, number: u64) -> u32 {
+    match maps::TOUCHED.get_ptr_mut(service).map(MapWord::new) {
+        Some(mark) => u32::from(profile::mark(&mark, number)),
+        None => 0,
     }
 }
 
-/// Counts a source among the different ones.
+/// [`profile::see`] in one of a service's two sets of registers.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn weir_see(hash: u64, service: u32, set: u32) -> u32 {
+    u32::from(profile::see(hash, |at| register(service, set & 1, at)))
+}
+
+/// A word of one of a service's two sets of registers.
 #[inline(always)]
-fn see(hash: u64, service: u32, epoch: Epoch) {
+fn register(service: u32, set: u32, at: usize) -> Option<MapWord> {
     let page = service / PAGE_DISTINCT;
-    if let Some(words) = maps::DISTINCT.get_value_ptr_mut(page, &(service % PAGE_DISTINCT * 2 + epoch.set()))
-    {
-        profile::see(hash, |at| {
-            // SAFETY: a word of a map element; the mask holds it there.
-            Some(MapWord::new(unsafe {
-                words.cast::<u64>().add(at & (REGISTERS / 8 - 1))
-            }))
-        });
-    }
+    let words = maps::DISTINCT.get_value_ptr_mut(page, &(service % PAGE_DISTINCT * 2 + set))?;
+    // SAFETY: a word of a map element; the mask holds it there.
+    Some(MapWord::new(unsafe {
+        words.cast::<u64>().add(at & (REGISTERS / 8 - 1))
+    }))
 }
 
 /// What a TCP packet that leaves says of the service that it comes from: a SYN-ACK, or a first answer. `flags`: those of
@@ -144,7 +152,9 @@ pub(crate) fn leaving(
         && subject.flags & subject_flags::PROFILE != 0
         && let Some(profile) = profile_of(subject.service)
     {
-        touch(subject.service, epoch());
+        // The element does not say whether it is marked already: on the way out a packet may be interrupted by one that arrives.
+        let epoch = Epoch::from_word(environment::control(Control::Epoch));
+        weir_touch(subject.service, epoch.number());
         // SAFETY: this CPU's own element; programs on the way out do not nest, and only they write this count.
         unsafe { (*profile).syn_ack += 1 };
     }

@@ -9,9 +9,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use gateway_core::image::{CONTROLS, Control};
 use nix::sys::signal::Signal;
 use weir_tests::{
-    bpf,
+    bpf::{
+        self,
+        program::{Kind, Map},
+    },
     flood::Flood,
     frame::{Frame, SYN},
     metrics::{Labels, Metrics},
@@ -224,7 +228,7 @@ fn state_of_another_version_is_replaced_without_a_gap() -> Result<()> {
     thread::sleep(Duration::from_millis(100));
     weir.stop_with(Signal::SIGKILL)?;
     let control = weir.bpffs_path().join("set-1/CONTROL");
-    bpf::set_word(&control, gateway_core::image::Control::Abi as u32, 999_999)?;
+    bpf::set_word::<{ CONTROLS as usize }>(&control, Control::Abi as usize, 999_999)?;
     weir.start()?;
     thread::sleep(Duration::from_millis(200));
     let sent = flood.end()?;
@@ -250,6 +254,26 @@ fn state_of_another_version_is_replaced_without_a_gap() -> Result<()> {
     weir.start()?;
     let status = weir.cli(&["status"])?.ok()?;
     ensure!(!status.stdout.contains("another version"), "{status:?}");
+    Ok(())
+}
+
+/// Versions until ABI 9 had a control table of another shape, an element a word.
+#[test]
+fn a_control_table_of_another_shape_is_another_version() -> Result<()> {
+    let site = Site::new()?;
+    let mut weir = site.weir(POLICY)?;
+    weir.cli(&["ban", "192.0.2.66"])?.ok()?;
+    weir.stop_with(Signal::SIGKILL)?;
+    let control = weir.bpffs_path().join("set-1/CONTROL");
+    std::fs::remove_file(&control)?;
+    Map::create(Kind::Array, 4, 8, CONTROLS)?.pin(&control)?;
+    bpf::set_word::<1>(&control, Control::Abi as usize, 9)?;
+    weir.start()?;
+    let log = weir.log();
+    ensure!(log.contains("another version of weir (ABI 9, not "), "{log}");
+    let bans = weir.cli(&["bans"])?.ok()?.stdout;
+    ensure!(bans.contains("192.0.2.66"), "{bans}");
+    weir.cli(&["status"])?.ok()?;
     Ok(())
 }
 

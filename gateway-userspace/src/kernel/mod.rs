@@ -36,10 +36,11 @@ use std::{
     collections::BTreeMap,
     fs::File,
     path::{Path, PathBuf},
+    sync::atomic::Ordering,
 };
 
 use gateway_core::{
-    image::{ABI, Control, uses},
+    image::{ABI, CONTROLS, Control, uses},
     line::WORDS,
 };
 use ipnet::IpNet;
@@ -155,21 +156,21 @@ impl Dataplane {
         let origin_ns = ticks::origin_ns(&mut object);
         drop(object);
         trim();
-        let control = Map::open(&pins::map(set, "CONTROL"))
-            .map_err(|source| io_error("cannot open the map CONTROL".into(), source))?;
-        let failed = |source| io_error("cannot write the map CONTROL".into(), source);
+        let failed = |source| io_error("cannot open the map CONTROL".into(), source);
+        let control = Map::open(&pins::map(set, "CONTROL")).map_err(failed)?;
+        let control = control.words().map_err(failed)?;
+        let put = |at: u32, value| control.get()[at as usize].store(value, Ordering::Relaxed);
         for at in 0..4 {
             let word = random().map_err(|source| io_error("cannot draw a hash key".into(), source))?;
-            control.set(&(Control::Key as u32 + at), &word).map_err(failed)?;
+            put(Control::Key as u32 + at, word);
         }
         let origin_ns = origin_ns.unwrap_or_else(|error| {
             tracing::warn!(%error, "the kernel's count of ticks cannot be read; its coarse clock is used instead");
             0
         });
-        control
-            .set(&(Control::TickOrigin as u32), &origin_ns)
-            .map_err(failed)?;
-        control.set(&(Control::Abi as u32), &ABI).map_err(failed)
+        put(Control::TickOrigin as u32, origin_ns);
+        put(Control::Abi as u32, ABI);
+        Ok(())
     }
 
     fn assemble(dir: &Path, set: PathBuf, lock: Flock<File>) -> Result<Self, KernelError> {
@@ -235,15 +236,19 @@ impl Dataplane {
     }
 
     fn control_at(&self, at: u32) -> Result<u64, KernelError> {
-        let read = self.map("CONTROL").get(&at);
-        Ok(read
-            .map_err(|source| io_error("cannot read the map CONTROL".into(), source))?
-            .unwrap_or(0))
+        Ok(self.controls("read")?.get()[at as usize].load(Ordering::Relaxed))
     }
 
     fn set_control(&self, word: Control, value: u64) -> Result<(), KernelError> {
-        let written = self.map("CONTROL").set(&(word as u32), &value);
-        written.map_err(|source| io_error("cannot write the map CONTROL".into(), source))
+        self.controls("write")?.get()[word as usize].store(value, Ordering::Release);
+        Ok(())
+    }
+
+    /// The words of the control table. Not a call for the whole element: the packet path reads a word while another is written, and
+    /// must never see a half of either.
+    fn controls(&self, access: &str) -> Result<sys::Words, KernelError> {
+        let words = self.map("CONTROL").words();
+        words.map_err(|source| io_error(format!("cannot {access} the map CONTROL"), source))
     }
 
     /// Judges the whole node as under `mode = "monitor"` from `ns` on, on the kernel's clock; 0: never. At once, and for
@@ -389,10 +394,8 @@ pub fn attachments(bpffs: &Path) -> Result<Vec<Attachment>, KernelError> {
 pub fn open_at(bpffs: &Path) -> Option<u64> {
     let (_, set) = pins::sets(bpffs).ok()?.pop()?;
     let control = Map::open(&pins::map(&set, "CONTROL")).ok()?;
-    let word = |word: Control| control.get::<u32, u64>(&(word as u32)).ok().flatten();
-    (word(Control::Abi) == Some(ABI))
-        .then(|| word(Control::OpenAt))
-        .flatten()
+    let words: [u64; CONTROLS as usize] = control.get(&0u32).ok()??;
+    (words[Control::Abi as usize] == ABI).then_some(words[Control::OpenAt as usize])
 }
 
 /// Takes enforcement off the named interfaces (all, for none), and with the last one removes what is pinned: also where
@@ -450,9 +453,16 @@ fn usable(set: &Path, lines: Option<u32>) -> Result<(), String> {
             .map_err(|error| format!("the pinned map {name} cannot be opened ({error})"))
     };
     let control = open("CONTROL")?;
-    let abi: Option<u64> = control
-        .get(&(Control::Abi as u32))
-        .map_err(|error| format!("the pinned map CONTROL cannot be read ({error})"))?;
+    let unreadable = |error| format!("the pinned map CONTROL cannot be read ({error})");
+    // Until ABI 9 each word was an element.
+    let abi: Option<u64> = if control.value == size_of::<u64>() {
+        control.get(&(Control::Abi as u32)).map_err(unreadable)?
+    } else {
+        let words = control.get::<_, [u64; CONTROLS as usize]>(&0u32);
+        words
+            .map_err(unreadable)?
+            .map(|words| words[Control::Abi as usize])
+    };
     if abi != Some(ABI) {
         return Err(format!(
             "the pinned maps are of another version of weir (ABI {}, not {ABI})",

@@ -353,13 +353,7 @@ impl Environment for Peek<'_> {
     }
 
     fn banned_until_ns(&self, v6: bool, source: &Address, service: u32) -> u64 {
-        let kind = match (v6, service) {
-            (false, 0) => bans::V4,
-            (true, 0) => bans::V6,
-            (false, _) => bans::SERVICE_V4,
-            (true, _) => bans::SERVICE_V6,
-        };
-        if self.bans & kind == 0 {
+        if self.bans & bans::of(v6, service) == 0 {
             return 0;
         }
         let until: Option<[u32; 2]> = if v6 {

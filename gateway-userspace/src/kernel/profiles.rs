@@ -8,8 +8,8 @@ use std::{
 use gateway_core::{
     image::{Control, Epoch, SUBJECTS, Subject, half, subject_flags},
     profile::{
-        PAGE_DISTINCT, PAGE_SERVICES, PROFILE_WORDS, REGISTERS, SIZE_COUNTS, TIME_COUNTS, TIMES_WORDS,
-        TTL_COUNTS,
+        PAGE_DISTINCT, PAGE_SERVICES, PROFILE_MARKS, PROFILE_WORDS, REGISTERS, SIZE_COUNTS, TIME_COUNTS,
+        TIMES_WORDS, TTL_COUNTS,
     },
 };
 
@@ -334,7 +334,7 @@ fn sum<const N: usize>(values: &[[u64; N]]) -> [u64; N] {
 
 /// The words of a [`gateway_core::profile::Profile`], in the order of its fields.
 fn read(words: &[u64; PROFILE_WORDS]) -> ServiceProfile {
-    let (sizes, others) = words.split_at(SIZE_COUNTS);
+    let (sizes, others) = words[PROFILE_MARKS..].split_at(SIZE_COUNTS);
     let (ttls, others) = others.split_at(TTL_COUNTS);
     let [syn, syn_ack, first_ack, fin, rst, udp, reflected, fragments] = others else {
         return ServiceProfile::default();

@@ -9,7 +9,7 @@ use std::{
     ffi::CString,
     io,
     os::{
-        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
@@ -146,6 +146,17 @@ fn open(pin: &Path) -> Result<OwnedFd> {
         .with_context(|| format!("cannot open {}", pin.display()))
 }
 
+fn pin(fd: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    let text = text(path)?;
+    let pin = Pin {
+        path: text.as_ptr() as u64,
+        fd: fd.as_raw_fd() as u32,
+        flags: 0,
+    };
+    bpf(OBJ_PIN, &pin).with_context(|| format!("cannot pin {}", path.display()))?;
+    Ok(())
+}
+
 /// The sum over all CPUs of a word of a pinned per-CPU array map.
 pub fn sum_of_words(pin: &Path, key: u32) -> Result<u64> {
     let map = open(pin)?;
@@ -162,17 +173,23 @@ pub fn sum_of_words(pin: &Path, key: u32) -> Result<u64> {
     Ok(values.iter().sum())
 }
 
-/// Writes a word of a pinned array map.
-pub fn set_word(pin: &Path, key: u32, value: u64) -> Result<()> {
+/// Writes a word of a pinned array map whose elements have so many.
+pub fn set_word<const WORDS: usize>(pin: &Path, at: usize, value: u64) -> Result<()> {
     let map = open(pin)?;
-    let element = Element {
+    let key = (at / WORDS) as u32;
+    let element = |words: *const u64| Element {
         map: map.as_raw_fd() as u32,
         padding: 0,
         key: (&raw const key) as u64,
-        value: (&raw const value) as u64,
+        value: words as u64,
         flags: 0,
     };
-    bpf(MAP_UPDATE_ELEM, &element).with_context(|| format!("cannot write {}", pin.display()))?;
+    let mut words = [0_u64; WORDS];
+    bpf(MAP_LOOKUP_ELEM, &element(words.as_mut_ptr()))
+        .with_context(|| format!("cannot read {}", pin.display()))?;
+    words[at % WORDS] = value;
+    bpf(MAP_UPDATE_ELEM, &element(words.as_ptr()))
+        .with_context(|| format!("cannot write {}", pin.display()))?;
     Ok(())
 }
 
@@ -328,13 +345,6 @@ impl Stranger {
 
     /// Pins it, for `ip link set dev … xdp pinned PATH`.
     pub fn pin(&self, path: &Path) -> Result<()> {
-        let text = text(path)?;
-        let pin = Pin {
-            path: text.as_ptr() as u64,
-            fd: self.program.as_raw_fd() as u32,
-            flags: 0,
-        };
-        bpf(OBJ_PIN, &pin).with_context(|| format!("cannot pin {}", path.display()))?;
-        Ok(())
+        pin(self.program.as_fd(), path)
     }
 }

@@ -4,12 +4,12 @@
 use std::{
     collections::BTreeMap,
     io,
-    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    path::Path,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
-use std::os::fd::AsFd as _;
 
 use super::{
     ATTACH_XDP, Attach, Info, Load, NATIVE, OBJ_GET_INFO, PROG_LOAD, PROG_TYPE_XDP, bpf, bpf_writing, owned,
@@ -62,6 +62,11 @@ impl Map {
         bpf(MAP_CREATE, &create)
             .map(|fd| Self(owned(fd)))
             .with_context(|| format!("cannot make a map {kind:?} of {entries} entries"))
+    }
+
+    /// Pins it.
+    pub fn pin(&self, path: &Path) -> Result<()> {
+        super::pin(self.fd(), path)
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
