@@ -67,7 +67,7 @@ fn a_source_is_looked_up_again_after_another_one_in_another_epoch_and_when_it_wa
     let mut profile = Profile::default();
     let mut epoch = Epoch::from_word(0).next(false);
     profile.enters(epoch);
-    let mut count = |profile: &mut Profile, hash: u64| {
+    let count = |profile: &mut Profile, hash: u64| {
         looked.set(0);
         let word = |at: usize| Some(&words[at]);
         profile.count_source(
