@@ -270,7 +270,7 @@ pub fn see<S: Shared>(hash: u64, word: impl Fn(usize) -> Option<S>) -> bool {
 }
 
 /// Raises the mark of a service to the number of an epoch in which its counts changed. Never lowers it: a CPU may still be in the epoch before. Whether
-/// it says as much now.
+/// it says as much now: who loses a race finds it raised, and it does not rise four times within a call.
 #[inline(always)]
 pub fn mark<S: Shared>(mark: &S, number: u64) -> bool {
     for _ in 0..4 {

@@ -8,7 +8,7 @@ mod world;
 use frames::*;
 use gateway_core::{
     frame::Slice,
-    image::{flags, list_flags, subject_flags},
+    image::{bans, flags, list_flags, subject_flags},
     judge::{Event, judge},
     parse::parse,
     verdict::{Reason, Verdict},
@@ -437,6 +437,35 @@ fn a_levers_limits_end_when_it_does() {
     world.forget();
     world.now_ns += SECOND;
     assert_eq!(passed(&world), 10);
+}
+
+#[test]
+fn of_the_tables_of_bans_only_those_with_entries_are_asked() {
+    let mut world = World::new();
+    world.banned_until_ns = u64::MAX;
+    let v6 = ethernet(0x86dd, &ipv6(TCP, &tcp(40_000, 443, ACK)));
+    // The world's ban is for its service alone, of whatever family.
+    for (tables, of_v4, of_v6) in [
+        (0, Reason::Pass, Reason::Pass),
+        (bans::V4 | bans::V6, Reason::Pass, Reason::Pass),
+        (bans::SERVICE_V4, Reason::Ban, Reason::Pass),
+        (bans::SERVICE_V6, Reason::Pass, Reason::Ban),
+        (bans::ALL, Reason::Ban, Reason::Ban),
+    ] {
+        world.ban_tables = tables;
+        assert_eq!(verdict(&world, &web()).1, of_v4, "{tables:#b}");
+        assert_eq!(verdict(&world, &v6).1, of_v6, "{tables:#b}");
+    }
+    world.banned_everywhere = true;
+    for (tables, of_v4, of_v6) in [
+        (bans::V4, Reason::Ban, Reason::Pass),
+        (bans::V6, Reason::Pass, Reason::Ban),
+        (bans::SERVICE_V4 | bans::SERVICE_V6, Reason::Pass, Reason::Pass),
+    ] {
+        world.ban_tables = tables;
+        assert_eq!(verdict(&world, &web()).1, of_v4, "{tables:#b}");
+        assert_eq!(verdict(&world, &v6).1, of_v6, "{tables:#b}");
+    }
 }
 
 #[test]

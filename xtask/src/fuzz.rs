@@ -90,7 +90,7 @@ const FLAGS: &str = "WEIR_FUZZ_FLAGS";
 
 /// LLVM's own flags for the coverage that libFuzzer reads: they need no unstable compiler. Overflows and debug assertions
 /// are faults, too.
-const COVERAGE: [&str; 9] = [
+const COVERAGE: [&str; 8] = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
     "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
@@ -98,7 +98,6 @@ const COVERAGE: [&str; 9] = [
     "-Cllvm-args=-sanitizer-coverage-trace-compares",
     "-Cdebug-assertions",
     "-Coverflow-checks",
-    "-Ccodegen-units=1",
     "--cfg=fuzzing",
 ];
 
@@ -188,12 +187,24 @@ fn build(coverage: Coverage) -> Result<PathBuf> {
             cargo(["build", "--locked", "--package", "weir-fuzz"])
                 .env("RUSTC_WORKSPACE_WRAPPER", this.to_string_lossy())
                 .env(FLAGS, COVERAGE.join("\x1f"))
-                // Of the workspace's own crates: the manifest says what the others are built with.
-                .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
                 .run()?;
-            Ok(workspace::target_dir()?.join("debug"))
+            let programs = workspace::target_dir()?.join("debug");
+            for target in &TARGETS {
+                has_coverage(&programs.join(target.name))?;
+            }
+            Ok(programs)
         }
     }
+}
+
+/// Fails for a program without the counters of the coverage: it would run, find nothing new, and pass.
+fn has_coverage(program: &Path) -> Result<()> {
+    const SECTION: &[u8] = b"__sancov_cntrs";
+    let bytes = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
+    if !bytes.windows(SECTION.len()).any(|window| window == SECTION) {
+        bail!("{} was built without coverage", program.display());
+    }
+    Ok(())
 }
 
 /// Calls the compiler with the coverage's flags, if that is what this program was started for: cargo has no way to give flags to the

@@ -11,7 +11,7 @@ use gateway_core::{
     hash::{self, Domain, Key},
     image::{
         AddressGroup, DestinationEntry, Generation, KINDS, ListEntry, Open, ProtectRule, Subject, TIERS,
-        flags, subject_flags,
+        bans, flags, subject_flags,
     },
     judge::{Environment, Event, Shared},
     lease::{Leases, NoLeases},
@@ -52,6 +52,10 @@ pub(crate) struct World {
     pub(crate) lists: ListEntry,
     /// Until when every source is banned.
     pub(crate) banned_until_ns: u64,
+    /// Whether that ban is for all services, instead of the one.
+    pub(crate) banned_everywhere: bool,
+    /// Which tables of bans have entries.
+    pub(crate) ban_tables: u64,
     /// Whether every packet answers a socket.
     pub(crate) answers: bool,
     /// Whether every compare-and-swap fails.
@@ -108,6 +112,8 @@ impl World {
             },
             lists: ListEntry::default(),
             banned_until_ns: 0,
+            banned_everywhere: false,
+            ban_tables: bans::ALL,
             answers: false,
             lose_races: false,
             lines: 1 << 20,
@@ -383,9 +389,17 @@ impl<'a> Environment for &'a World {
         })
     }
 
+    fn bans(&self) -> u64 {
+        self.ban_tables
+    }
+
     fn banned_until_ns(&self, _v6: bool, _source: &Address, service: u32) -> u64 {
-        // A ban for the service, none for all: both are asked.
-        if service == 0 { 0 } else { self.banned_until_ns }
+        // Only one of the two is there: both are asked.
+        if (service == 0) == self.banned_everywhere {
+            self.banned_until_ns
+        } else {
+            0
+        }
     }
 
     fn answers_socket(&self, _packet: &Packet) -> bool {

@@ -136,6 +136,8 @@ impl Dataplane {
     }
 
     fn clear_profile(&self, service: u32) -> std::io::Result<()> {
+        // Before the counts: a CPU whose counts are cleared marks the service anew, and one whose are not does not.
+        self.map("TOUCHED").set(&service, &0u64)?;
         if let Some(page) = self.page_of(&PROFILES, service)? {
             page.clear_per_cpu::<[u64; PROFILE_WORDS]>(service % PAGE_SERVICES, self.cpus)?;
         }
@@ -148,7 +150,7 @@ impl Dataplane {
             }
         }
         self.reading.borrow_mut().known.remove(&service);
-        self.map("TOUCHED").set(&service, &0u64)
+        Ok(())
     }
 
     /// The services that were touched in `epoch` or later, by number.
