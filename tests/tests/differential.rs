@@ -182,11 +182,13 @@ fn plausible_frames() {
     plausible(POLICY, "weir", "source_packets");
 }
 
-/// Without the services that more than a port tells apart.
+/// Without the services that more than a port tells apart. A source is blocked by its first drop: whether one is dropped four times in time
+/// depends on the key of the hash, which is another in every run.
 #[test]
 fn plausible_frames_for_services_by_port() {
     let (by_port, _) = POLICY.split_once("[[service]]\nname = \"api\"").unwrap();
-    plausible(by_port, "weir_full", "block");
+    let by_port = by_port.replace("drops = 4", "drops = 1");
+    plausible(&by_port, "weir_full", "block");
 }
 
 /// `own`: a reason that some frame has under this policy, besides those that some have under both.

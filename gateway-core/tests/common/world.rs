@@ -41,6 +41,7 @@ const SLOW: u64 = 1;
 const SERVICE: u32 = 1;
 
 /// The environment.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact that a test sets")]
 pub(crate) struct World {
     /// The clock.
     pub(crate) now_ns: u64,
