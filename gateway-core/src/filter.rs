@@ -4,7 +4,7 @@
 //! has a network there has a /32, and what hosts there differ in comes after it). A bit is set where a prefix has addresses in that part. So a
 //! filter never says no of an address that a prefix covers.
 
-use crate::packet::Address;
+use crate::{image::SLOTS, packet::Address, proof::AWAITED};
 
 /// Parts of a family.
 const PARTS: usize = 1 << 16;
@@ -12,6 +12,16 @@ const PARTS: usize = 1 << 16;
 pub const WORDS: usize = 2 * PARTS / 64;
 /// Bits of a filter.
 pub const BITS: usize = 2 * PARTS;
+
+/// All that the packet path asks before it asks slower tables, in one place, so that it is found once.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Filters {
+    /// The filters of lists, by slot, and that of bans ([`crate::image::BANS_FILTER`]).
+    pub tries: [[u64; WORDS]; SLOTS as usize + 1],
+    /// Who may answer an offer: cells, by the peer ([`crate::proof::awaited_at`]).
+    pub awaited: [u16; AWAITED],
+}
 
 /// The bit of an address, below [`BITS`].
 #[inline(always)]

@@ -33,7 +33,7 @@ pub const SLOTS: u32 = 4;
 /// Which filter is that of bans; those before it are of the slots of lists.
 pub const BANS_FILTER: u32 = SLOTS;
 /// Changes whenever a type or a table here changes its meaning; pinned state of another number is not reused.
-pub const ABI: u64 = 10;
+pub const ABI: u64 = 11;
 
 /// The words of the control table, which is one element, so that one lookup gives them all. Userspace writes them one by one, in memory
 /// that it shares with the kernel.

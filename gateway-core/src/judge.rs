@@ -5,6 +5,8 @@
 //! admits is charged at once; the one that refuses, and those after it, are not. Under `monitor` everything happens
 //! exactly so, except that the packet passes and no block starts.
 
+use core::cell::Cell;
+
 use crate::{
     bucket::spec::Spec,
     classify::{self, Uses, classify},
@@ -82,14 +84,19 @@ pub trait Environment: classify::Tables + Versions + proof::Tables + Leases {
     fn bans(&self) -> u64 {
         bans::ALL
     }
-    /// Until when a source is banned, for all services (`service` 0) or for one; 0 if it is not.
+    /// Whether a source may be banned: never no where it is.
+    #[inline(always)]
+    fn may_be_banned(&self, _v6: bool, _source: &Address) -> bool {
+        true
+    }
+    /// Until when a source is banned, for all services (`service` 0) or for one; 0 if it is not. Asked of those that may be.
     fn banned_until_ns(&self, v6: bool, source: &Address, service: u32) -> u64;
     /// Whether a packet answers a socket of this host.
     fn answers_socket(&self, packet: &Packet) -> bool;
     /// Counts an event that has no packet counter of its own.
     fn note(&self, event: Event);
-    /// Looks at a packet whose subject is known, whatever will be judged of it. Before the judgement, which waits for memory that others
-    /// write, and after which the kernel's verifier would look at it once for each way to each verdict.
+    /// Looks at a packet whose subject is known, whatever was judged of it. After the judgement: the processor begins nothing before a compare-and-swap
+    /// is done, and ends what it has begun, so what each tier waits for would come on top.
     #[inline(always)]
     fn look(&self, _packet: &Packet, _subject: &Subject) {}
     /// Tells of a block that has just begun: of all that a source sends (`whole`), or of its new connections.
@@ -126,9 +133,10 @@ pub trait Environment: classify::Tables + Versions + proof::Tables + Leases {
             line::tidy(line, self.now_ns());
         }
     }
-    /// As [`Self::charge`]. The kernel half tries [`line::charge_found`] first, which spares nearly every packet a call.
+    /// As [`Self::charge`]; `_cost` is what the amount costs. The kernel half tries [`line::charge_found`] first, which spares nearly every packet
+    /// a call.
     #[inline(always)]
-    fn charge_first(&self, line: &Self::Line, spec: &Spec, hash: u64, amount: Amount) -> Charge
+    fn charge_first(&self, line: &Self::Line, spec: &Spec, hash: u64, amount: Amount, _cost: u64) -> Charge
     where
         Self: Sized,
     {
@@ -145,7 +153,7 @@ pub trait Environment: classify::Tables + Versions + proof::Tables + Leases {
     /// [`line::blocked`].
     #[inline(always)]
     fn blocked(&self, line: &Self::Line, block: &Block, hash: u64) -> Blocked {
-        line::blocked(line, block.id, hash, self.now_ns())
+        line::blocked(line, block, hash, self.now_ns())
     }
     /// [`line::strike`].
     #[inline(always)]
@@ -154,15 +162,19 @@ pub trait Environment: classify::Tables + Versions + proof::Tables + Leases {
     }
     /// [`limit::charge_shared`] for a bucket's shared cell.
     #[inline(always)]
-    fn charge_shared(&self, spec: &Spec, amount: u32, open: u64) -> Charge
+    fn charge_shared(&self, spec: &Spec, amount: u32, open: impl Fn() -> u64) -> Charge
     where
         Self: Sized,
     {
         let (now_ns, cell) = (self.now_ns(), || self.shared(spec.id));
-        limit::charge_shared(self, spec, now_ns, amount, open, cell, |cell| {
+        limit::charge_shared(self, spec, now_ns, amount, open, cell, |cell, open| {
             limit::race(|| limit::shared_once(cell, self, self, spec, now_ns, amount, open))
         })
     }
+    /// Is shown where it is kept what a packet's source has shown for itself, before anything is charged. The kernel half has it kept in memory: the
+    /// compiler would carry it through every bucket, in registers that BPF does not have.
+    #[inline(always)]
+    fn keep(&self, _standing: &Cell<Option<Standing>>) {}
     /// [`proof::standing`] of a packet's source.
     #[inline(always)]
     fn standing(&self, packet: &Packet) -> Standing
@@ -318,6 +330,15 @@ pub fn judge_for<'e, E: Environment>(
     environment: &'e E,
     packet: &Packet,
 ) -> (Judgement, Option<&'e Subject>) {
+    let (judgement, subject) = judged(environment, packet);
+    if let Some(subject) = subject {
+        environment.look(packet, subject);
+    }
+    (judgement, subject)
+}
+
+#[inline(always)]
+fn judged<'e, E: Environment>(environment: &'e E, packet: &Packet) -> (Judgement, Option<&'e Subject>) {
     let generation = environment.generation();
     let watched = environment.watched();
     let v6 = matches!(packet.network, Network::V6);
@@ -350,7 +371,6 @@ pub fn judge_for<'e, E: Environment>(
         };
         return (judgement, None);
     };
-    environment.look(packet, subject);
     let done = |reason: Reason, watch: bool| {
         let judgement = Judgement {
             verdict: verdict(reason, watch),
@@ -471,7 +491,7 @@ fn bypassed<E: Environment>(environment: &E, generation: &Generation, subject: &
 #[inline(always)]
 fn banned<E: Environment>(environment: &E, v6: bool, source: &Address, service: u32) -> bool {
     let tables = environment.bans();
-    if tables == 0 {
+    if tables == 0 || !environment.may_be_banned(v6, source) {
         return false;
     }
     let mut until_ns = 0;

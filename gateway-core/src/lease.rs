@@ -41,7 +41,7 @@ pub const SLOTS: u32 = 1024;
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(C)]
 pub struct Lease {
-    /// Whose it is: number and version of the bucket, so that another rate or burst makes it void.
+    /// Whose it is: number and version of the bucket ([`Spec::label`]), so that another rate or burst makes it void.
     pub bucket: u64,
     /// When it ends, on the packet path's clock.
     pub until_ns: u64,
@@ -192,7 +192,7 @@ const fn least(one: u64, other: u64) -> u64 {
 /// Whose a lease of this bucket is.
 #[inline(always)]
 const fn bucket(spec: &Spec) -> u64 {
-    (spec.id as u64) << 2 | spec.version as u64
+    spec.label() as u64
 }
 
 /// Whether a slot is this bucket's.

@@ -1,12 +1,14 @@
 //! Judging a packet to a service by its block and its buckets, tier by tier, and charging them.
 
+use core::cell::Cell;
+
 use crate::{
     bucket::{cell, gcra, spec::Spec},
     hash::{self, Domain, Key},
-    image::{Generation, KINDS, Subject, flags, list_flags, subject_flags},
+    image::{Generation, KINDS, Subject, list_flags, subject_flags},
     judge::{Environment, Event, Judgement, Shared, verdict},
     lease::{self, Field, Leases, Slot as _},
-    line::{Amount, Blocked, Charge, Strike, TRIES, Versions},
+    line::{Amount, Blocked, Charge, Line as _, Strike, TRIES, Versions},
     packet::{Address, Network, Packet},
     proof::{self, Standing},
     verdict::Reason,
@@ -15,24 +17,24 @@ use crate::{
 /// Who sends a packet. What it has shown for itself is looked up only where it matters, and once.
 struct Sender<'a> {
     packet: &'a Packet,
-    standing: Option<Standing>,
+    standing: &'a Cell<Option<Standing>>,
 }
 
 impl Sender<'_> {
     #[inline(always)]
-    fn standing<E: Environment>(&mut self, environment: &E) -> Standing {
-        if let Some(known) = self.standing {
+    fn standing<E: Environment>(&self, environment: &E) -> Standing {
+        if let Some(known) = self.standing.get() {
             return known;
         }
         let found = environment.standing(self.packet);
-        self.standing = Some(found);
+        self.standing.set(Some(found));
         found
     }
 
     /// A SYN that was refused is remembered, so that it counts when it comes again.
     #[inline(always)]
     fn refused<E: Environment>(&self, environment: &E) {
-        if self.packet.connection && !matches!(self.standing, Some(Standing::Proven)) {
+        if self.packet.connection && !matches!(self.standing.get(), Some(Standing::Proven)) {
             environment.remember(self.packet);
         }
     }
@@ -52,59 +54,68 @@ pub fn limit<E: Environment>(
     let own = environment.subject_flags(subject);
     let mut watch = environment.watched() || own & subject_flags::MONITOR != 0;
     let family = if v6 { 6 } else { 4 };
-    let by_source = own & (subject_flags::TIER | subject_flags::BLOCK) != 0
-        && !trusted
-        && listed & list_flags::PROXY == 0;
-    let mut reason = if trusted { Reason::Trust } else { Reason::Pass };
     let mut answered = false;
-    let mut sender = Sender {
+    let standing = Cell::new(None);
+    environment.keep(&standing);
+    if trusted {
+        standing.set(Some(Standing::Proven));
+    }
+    let sender = Sender {
         packet,
-        standing: if trusted { Some(Standing::Proven) } else { None },
+        standing: &standing,
     };
-    if environment.flags() & flags::OFFERS != 0
-        && own & (subject_flags::RESERVE | subject_flags::BLOCK | subject_flags::PROFILE) != 0
+    // Of those that have none of the three, no policy looks for answers to offers.
+    if own & (subject_flags::RESERVE | subject_flags::BLOCK | subject_flags::PROFILE) != 0
         && proof::may_answer(packet)
         && environment.answer(packet)
     {
-        sender.standing = Some(Standing::Proven);
+        standing.set(Some(Standing::Proven));
         answered = true;
     }
 
-    'judged: {
+    let by_source = own & (subject_flags::TIER | subject_flags::BLOCK) != 0
+        && listed & (list_flags::TRUST | list_flags::PROXY) == 0;
+    // Asked for before anything is charged: a compare-and-swap lets the processor begin nothing that comes after it, and so one line is found, and comes
+    // from memory, while the other one does.
+    let network = if own & subject_flags::TIER << 1 != 0 && !trusted {
+        let network = masked(v6, &packet.source, subject.network_v4, &subject.network_v6);
+        let hash = hash::hash(&environment.key(), Domain::Network, family, &network);
+        environment.line(hash).map(|line| {
+            let _ = line.get(0);
+            (line, hash)
+        })
+    } else {
+        None
+    };
+    let reason = 'judged: {
         let shared_out = own & subject_flags::SHARE != 0;
         if by_source || shared_out {
             let hash = environment.source_hash(packet);
             watch |= shared_out && hash::share(hash) >= subject.enforce_share;
-            if by_source && let Some(refused) = by_own_buckets(environment, &mut sender, subject, hash, watch)
+            if by_source
+                && let Some(refused) = by_own_buckets(environment, &sender, subject, own, hash, watch)
             {
-                reason = refused;
-                break 'judged;
+                break 'judged refused;
             }
         }
-        if own & subject_flags::TIER << 1 != 0 && !trusted {
-            let network = masked(v6, &packet.source, subject.network_v4, &subject.network_v6);
-            let hash = hash::hash(&environment.key(), Domain::Network, family, &network);
-            if let Some(line) = environment.line(hash) {
-                environment.tidy(&line);
-                if let Some(refused) = by_tier(environment, &line, subject, 1, hash, &mut sender) {
-                    reason = refused;
-                    break 'judged;
-                }
+        if let Some((line, hash)) = network {
+            environment.tidy(&line);
+            if let Some(refused) = by_tier(environment, &line, subject, 1, hash, &sender) {
+                break 'judged refused;
             }
         }
         if own & subject_flags::TIER << 2 != 0
-            && let Some(refused) = by_totals(environment, &mut sender, subject, 2)
+            && let Some(refused) = by_totals(environment, &sender, subject, own, 2)
         {
-            reason = refused;
-            break 'judged;
+            break 'judged refused;
         }
         if own & subject_flags::TIER << 3 != 0
-            && let Some(refused) = by_totals(environment, &mut sender, subject, 3)
+            && let Some(refused) = by_totals(environment, &sender, subject, own, 3)
         {
-            reason = refused;
-            break 'judged;
+            break 'judged refused;
         }
-    }
+        if trusted { Reason::Trust } else { Reason::Pass }
+    };
     Judgement {
         verdict: verdict(reason, watch),
         reason,
@@ -152,6 +163,16 @@ const fn amount(packet: &Packet, kind: usize) -> u32 {
     }
 }
 
+/// What that costs. Only bytes cost fractions of units, and of packets and connections a packet is one or none.
+#[inline(always)]
+const fn cost(spec: &Spec, kind: usize, amount: u32) -> u64 {
+    if kind == 1 {
+        spec.charge(amount)
+    } else {
+        spec.cost as u64
+    }
+}
+
 /// An address under the mask of its family.
 #[inline(always)]
 pub fn masked(v6: bool, address: &Address, v4_mask: u32, v6_mask: &Address) -> Address {
@@ -171,15 +192,16 @@ pub fn masked(v6: bool, address: &Address, v4_mask: u32, v6_mask: &Address) -> A
 #[inline(always)]
 fn by_own_buckets<E: Environment>(
     environment: &E,
-    sender: &mut Sender<'_>,
+    sender: &Sender<'_>,
     subject: &Subject,
+    own: u32,
     hash: u64,
     watch: bool,
 ) -> Option<Reason> {
     let packet = sender.packet;
     let line = environment.source_line(hash)?;
     environment.tidy(&line);
-    let blocking = environment.subject_flags(subject) & subject_flags::BLOCK != 0;
+    let blocking = own & subject_flags::BLOCK != 0;
     if blocking {
         match environment.blocked(&line, &subject.block, hash) {
             Blocked::Whole => return Some(Reason::Block),
@@ -204,7 +226,7 @@ fn by_tier<E: Environment>(
     subject: &Subject,
     tier: usize,
     hash: u64,
-    sender: &mut Sender<'_>,
+    sender: &Sender<'_>,
 ) -> Option<Reason> {
     const { assert!(KINDS == 3) };
     by_kind(environment, line, subject, (tier, 0), hash, sender)
@@ -220,11 +242,15 @@ fn by_kind<E: Environment>(
     subject: &Subject,
     (tier, kind): (usize, usize),
     hash: u64,
-    sender: &mut Sender<'_>,
+    sender: &Sender<'_>,
 ) -> Option<Reason> {
     let spec = &subject.buckets[tier][kind];
     let amount = amount(sender.packet, kind);
-    if !environment.may_have(tier, kind) || charged(environment, line, spec, hash, amount, sender) {
+    if !environment.may_have(tier, kind) || !spec.exists() || amount == 0 {
+        return None;
+    }
+    let cost = cost(spec, kind, amount);
+    if charged(environment, line, spec, hash, (amount, cost), sender) {
         return None;
     }
     Some(Reason::of_bucket(tier, kind))
@@ -237,14 +263,11 @@ fn charged<E: Environment>(
     line: &E::Line,
     spec: &Spec,
     hash: u64,
-    amount: u32,
-    sender: &mut Sender<'_>,
+    (amount, cost): (u32, u64),
+    sender: &Sender<'_>,
 ) -> bool {
-    if !spec.exists() || amount == 0 {
-        return true;
-    }
-    let known = matches!(sender.standing, Some(Standing::Proven));
-    let mut result = environment.charge_first(line, spec, hash, Amount::new(amount, known));
+    let known = matches!(sender.standing.get(), Some(Standing::Proven));
+    let mut result = environment.charge_first(line, spec, hash, Amount::new(amount, known), cost);
     // The cells that are for everybody are taken. Now it matters whether there are others for this source.
     if matches!(result, Charge::Full) && !known && matches!(sender.standing(environment), Standing::Proven) {
         result = environment.charge(line, spec, hash, Amount::new(amount, true));
@@ -263,7 +286,7 @@ fn charged<E: Environment>(
 /// Judges by the overflow bucket. Half of it is for those who have shown something for themselves: a flood that fills
 /// lines would use up all of it.
 #[inline(always)]
-fn overflow<E: Environment>(environment: &E, spec: &Spec, amount: u32, sender: &mut Sender<'_>) -> bool {
+fn overflow<E: Environment>(environment: &E, spec: &Spec, amount: u32, sender: &Sender<'_>) -> bool {
     environment.note(Event::Overflow);
     let open = if matches!(sender.standing(environment), Standing::Stranger) {
         let (half, least) = (spec.depth >> 1, spec.charge(amount));
@@ -271,7 +294,7 @@ fn overflow<E: Environment>(environment: &E, spec: &Spec, amount: u32, sender: &
     } else {
         spec.depth
     };
-    if matches!(by_shared(environment, spec, amount, open), Charge::Admitted) {
+    if matches!(by_shared(environment, spec, amount, || open), Charge::Admitted) {
         return true;
     }
     sender.refused(environment);
@@ -282,13 +305,14 @@ fn overflow<E: Environment>(environment: &E, spec: &Spec, amount: u32, sender: &
 #[inline(always)]
 fn by_totals<E: Environment>(
     environment: &E,
-    sender: &mut Sender<'_>,
+    sender: &Sender<'_>,
     subject: &Subject,
+    own: u32,
     tier: usize,
 ) -> Option<Reason> {
-    by_total(environment, sender, subject, (tier, 0))
-        .or_else(|| by_total(environment, sender, subject, (tier, 1)))
-        .or_else(|| by_total(environment, sender, subject, (tier, 2)))
+    by_total(environment, sender, subject, own, (tier, 0))
+        .or_else(|| by_total(environment, sender, subject, own, (tier, 1)))
+        .or_else(|| by_total(environment, sender, subject, own, (tier, 2)))
 }
 
 /// Charges one of them, named by tier and kind; the reason if it refuses. Only a service's has a part that is kept for some; without contention
@@ -296,8 +320,9 @@ fn by_totals<E: Environment>(
 #[inline(always)]
 fn by_total<E: Environment>(
     environment: &E,
-    sender: &mut Sender<'_>,
+    sender: &Sender<'_>,
     subject: &Subject,
+    own: u32,
     (tier, kind): (usize, usize),
 ) -> Option<Reason> {
     let spec = &subject.buckets[tier][kind];
@@ -305,22 +330,23 @@ fn by_total<E: Environment>(
     if !environment.may_have(tier, kind) || !spec.exists() || amount == 0 {
         return None;
     }
-    let reserve = tier == 3 && environment.subject_flags(subject) & subject_flags::RESERVE != 0;
+    let reserve = tier == 3 && own & subject_flags::RESERVE != 0;
     let open = |standing| match standing {
         Standing::Stranger if reserve => subject.open[kind].stranger,
         Standing::Retry if reserve => subject.open[kind].retry,
         _ => spec.depth,
     };
-    let known = sender.standing.is_some();
-    let assumed = match sender.standing {
-        Some(standing) => standing,
-        None => Standing::Stranger,
-    };
-    let mut result = by_shared(environment, spec, amount, open(assumed));
-    if reserve && matches!(result, Charge::Reserved) && !known {
+    let shown = sender.standing.get();
+    let mut result = by_shared(environment, spec, amount, || {
+        open(match shown {
+            Some(standing) => standing,
+            None => Standing::Stranger,
+        })
+    });
+    if reserve && matches!(result, Charge::Reserved) && shown.is_none() {
         let standing = sender.standing(environment);
         if !matches!(standing, Standing::Stranger) {
-            result = by_shared(environment, spec, amount, open(standing));
+            result = by_shared(environment, spec, amount, || open(standing));
         }
     }
     match result {
@@ -342,7 +368,7 @@ fn strike<E: Environment>(
     line: &E::Line,
     subject: &Subject,
     hash: u64,
-    sender: &mut Sender<'_>,
+    sender: &Sender<'_>,
 ) {
     let proven = matches!(sender.standing(environment), Standing::Proven);
     if matches!(
@@ -356,7 +382,7 @@ fn strike<E: Environment>(
 
 /// Charges the shared cell of a bucket so far that its debt stays within `open`.
 #[inline(always)]
-fn by_shared<E: Environment>(environment: &E, spec: &Spec, amount: u32, open: u64) -> Charge {
+fn by_shared<E: Environment>(environment: &E, spec: &Spec, amount: u32, open: impl Fn() -> u64) -> Charge {
     let charge = environment.charge_shared(spec, amount, open);
     if matches!(charge, Charge::Lost) {
         environment.note(Event::LostRace);
@@ -364,25 +390,26 @@ fn by_shared<E: Environment>(environment: &E, spec: &Spec, amount: u32, open: u6
     charge
 }
 
-/// Pays from this CPU's lease, or charges the shared cell, which is looked up only then; and leaves that to `charge` only if it does not refuse
-/// at sight, for the kernel half has to call it.
+/// Pays from this CPU's lease, or charges the shared cell so far that its debt stays within `open`: both are looked up only then. It leaves that to
+/// `charge`, which is given what `open` is, only if it does not refuse at sight, for the kernel half has to call it.
 #[inline(always)]
 pub fn charge_shared<L: Leases, S: Shared>(
     leases: &L,
     spec: &Spec,
     now_ns: u64,
     amount: u32,
-    open: u64,
+    open: impl Fn() -> u64,
     cell: impl Fn() -> Option<S>,
-    charge: impl Fn(&S) -> Charge,
+    charge: impl Fn(&S, u64) -> Charge,
 ) -> Charge {
     if lease::spend(leases, spec, now_ns, amount) {
         return Charge::Admitted;
     }
+    let open = open();
     match cell() {
         Some(cell) => match refused_at_sight(&cell, spec, now_ns, amount, open) {
             Some(refused) => refused,
-            None => charge(&cell),
+            None => charge(&cell, open),
         },
         // Cannot be: every bucket has a cell.
         None => Charge::Refused,
@@ -402,7 +429,7 @@ fn refused_at_sight<S: Shared>(
     let held = shared.get();
     let debt = gcra::debt(held, cell::SHARED_MASK, spec.clock(now_ns), spec.window);
     let cost = spec.charge(amount);
-    if (held >> 62) as u8 == spec.version && debt + cost > open {
+    if (held >> 62) as u8 == spec.version() && debt + cost > open {
         Some(refusal(debt, cost, spec))
     } else {
         None
@@ -454,7 +481,7 @@ pub fn shared_once<S: Shared, V: Versions, L: Leases>(
         None => {
             // A debt goes on at this spec's rate.
             let kept =
-                (held >> 62) as u8 == spec.version || shared.swap(held, shared_cell(spec, now_ns, debt));
+                (held >> 62) as u8 == spec.version() || shared.swap(held, shared_cell(spec, now_ns, debt));
             return if kept {
                 refusal(debt, cost, spec)
             } else {
@@ -475,7 +502,7 @@ pub fn shared_once<S: Shared, V: Versions, L: Leases>(
 #[inline(always)]
 const fn shared_cell(spec: &Spec, now_ns: u64, debt: u64) -> u64 {
     let full_at = spec.clock(now_ns).wrapping_add(debt) & cell::SHARED_MASK;
-    (spec.version as u64) << 62 | full_at
+    (spec.version() as u64) << 62 | full_at
 }
 
 /// What a charge that does not fit comes to.
@@ -492,7 +519,7 @@ const fn refusal(debt: u64, cost: u64, spec: &Spec) -> Charge {
 #[inline(always)]
 pub fn shared_debt<V: Versions>(held: u64, versions: &V, spec: &Spec, now_ns: u64) -> u64 {
     let version = (held >> 62) as u8;
-    if version == spec.version {
+    if version == spec.version() {
         gcra::debt(held, cell::SHARED_MASK, spec.clock(now_ns), spec.window)
     } else if let Some(old) = versions.version(spec.id, version) {
         spec.convert(

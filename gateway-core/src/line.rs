@@ -262,23 +262,16 @@ fn found<L: Line>(line: &L, label: u64) -> Option<(usize, u64)> {
     None
 }
 
-/// Tries once to charge a source's bucket whose cell is there, and of this spec; nothing where it is not, or another CPU was
+/// Tries once to charge a source's bucket `cost` of its units, whose cell is there, and of this spec; nothing where it is not, or another CPU was
 /// faster: then [`charge`] does it. So short that the kernel half can spare nearly every packet a call.
 #[inline(always)]
-pub fn charge_found<L: Line>(
-    line: &L,
-    spec: &Spec,
-    hash: u64,
-    now_ns: u64,
-    amount: Amount,
-) -> Option<Charge> {
-    let label = cell::label(cell::tag(hash, spec.id), spec.exponent, spec.version);
+pub fn charge_found<L: Line>(line: &L, spec: &Spec, hash: u64, now_ns: u64, cost: u64) -> Option<Charge> {
+    let label = cell::label(hash, spec.label());
     let (at, held) = found(line, label)?;
     let now = spec.clock(now_ns);
     let debt = gcra::debt(held, cell::TIME_MASK, now, spec.window);
-    let cost = spec.charge(amount.number());
     match gcra::admit(debt, cell::TIME_MASK, now, cost, spec.depth) {
-        Some(time) if line.swap(at, held, label << cell::TIME_BITS | time) => Some(Charge::Admitted),
+        Some(time) if line.swap(at, held, cell::bucket(label, time)) => Some(Charge::Admitted),
         Some(_) => None,
         None => Some(Charge::Refused),
     }
@@ -320,7 +313,7 @@ pub fn charge_once<L: Line, V: Versions>(
         None if held != 0 && changed => (now.wrapping_add(debt), Charge::Refused),
         None => return Charge::Refused,
     };
-    let new = cell::bucket(tag, spec.exponent, spec.version, time);
+    let new = cell::bucket(cell::label(hash, spec.label()), time);
     if line.swap(at, old, new) && (held != 0 || alone(line, at, tag, new)) {
         charge
     } else {
@@ -331,7 +324,7 @@ pub fn charge_once<L: Line, V: Versions>(
 /// Whether a cell was charged by another spec of its bucket.
 #[inline(always)]
 const fn of_another_spec(held: u64, spec: &Spec) -> bool {
-    cell::exponent_of(held) as u8 != spec.exponent || cell::version_of(held) != spec.version
+    cell::exponent_of(held) as u8 != spec.exponent() || cell::version_of(held) != spec.version()
 }
 
 /// The debt that a found cell stands for, in units of `spec`.
@@ -405,11 +398,11 @@ impl Blocked {
 
 /// What is blocked of a source.
 #[inline(always)]
-pub fn blocked<L: Line>(line: &L, id: u32, hash: u64, now_ns: u64) -> Blocked {
+pub fn blocked<L: Line>(line: &L, block: &Block, hash: u64, now_ns: u64) -> Blocked {
     if line.get(0) & BLOCKS == 0 {
         return Blocked::Nothing;
     }
-    let (at, held) = find(line, cell::tag(hash, id));
+    let (at, held) = find(line, cell::tag(hash, block.id));
     if at == 0 || !cell::blocks(held, now_ns) {
         Blocked::Nothing
     } else if cell::is_whole(held) {

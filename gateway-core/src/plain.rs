@@ -18,19 +18,38 @@ const END: usize = TRANSPORT + tcp::HEADER;
 /// Version 4, five words.
 const FIRST: u8 = 0x45;
 
+/// What of a packet somebody looks at besides its verdict.
+#[derive(Clone, Copy, Debug)]
+pub struct Observed {
+    /// Profiles count TTLs.
+    pub ttl: bool,
+    /// Times begin with the first data of a conversation.
+    pub payload: bool,
+    /// Answers to offers carry the number that was offered.
+    pub acknowledgement: bool,
+}
+
+impl Observed {
+    /// All of it.
+    pub const ALL: Self = Self {
+        ttl: true,
+        payload: true,
+        acknowledgement: true,
+    };
+}
+
 /// The packet in a frame, if it is plain and nothing is wrong with it: what [`crate::parse::follow`] makes of it.
 #[inline(always)]
 pub fn plain<F: Frame>(frame: &F) -> Option<Packet> {
     let mut packet = Packet::EMPTY;
-    plain_into(frame, &mut packet, true).then_some(packet)
+    plain_into(frame, &mut packet, Observed::ALL).then_some(packet)
 }
 
 /// As [`plain`], into a packet that must be [`Packet::EMPTY`] (but for its VLAN, which may be anything). Where the frame is not plain it leaves
 /// there what is of no use. Field by field, as they are read: a packet as a value would be kept in registers that BPF does not
-/// have, and be written twice. What no verdict asks for but that of an answer to an offer, and else profiles and times (TTL, data,
-/// acknowledgement), is read only if it is `observed`: what is written there, no compiler can take out.
+/// have, and be written twice. What no verdict asks for is read only if it is `observed`: what is written there, no compiler can take out.
 #[inline(always)]
-pub fn plain_into<F: Frame>(frame: &F, packet: &mut Packet, observed: bool) -> bool {
+pub fn plain_into<F: Frame>(frame: &F, packet: &mut Packet, observed: Observed) -> bool {
     let Some(header) = frame.head::<END>() else {
         return false;
     };
@@ -54,7 +73,7 @@ pub fn plain_into<F: Frame>(frame: &F, packet: &mut Packet, observed: bool) -> b
     // At the same place in both.
     packet.source_port = header.be16::<{ TRANSPORT + tcp::SOURCE_PORT }>();
     packet.destination_port = header.be16::<{ TRANSPORT + tcp::DESTINATION_PORT }>();
-    if observed {
+    if observed.ttl {
         packet.ttl = header.byte::<{ IP + ipv4::TTL }>();
     }
     let protocol = header.byte::<{ IP + ipv4::PROTOCOL }>();
@@ -68,9 +87,11 @@ pub fn plain_into<F: Frame>(frame: &F, packet: &mut Packet, observed: bool) -> b
         packet.tcp_flags = flags;
         packet.connection = flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
         packet.sequence = header.be32::<{ TRANSPORT + tcp::SEQUENCE }>();
-        if observed {
+        if observed.payload {
             // In signed numbers, of which the compiler makes three instructions instead of ten. Both are far below 2³¹.
             packet.payload = (end as i32 - data as i32).max(0) as u16;
+        }
+        if observed.acknowledgement {
             packet.acknowledgement = header.be32::<{ TRANSPORT + tcp::ACKNOWLEDGEMENT }>();
         }
         true

@@ -160,8 +160,8 @@ proptest! {
         // never ambiguous.
         prop_assert!(spec.window <= mask(home) / 2);
         if home == Home::Tagged {
-            prop_assert!(spec.exponent <= 30);
-            prop_assert_eq!(u32::from(spec.exponent) + u32::from(spec.left), FINEST + u32::from(spec.right));
+            prop_assert!(spec.exponent() <= 30);
+            prop_assert_eq!(u32::from(spec.exponent()) + u32::from(spec.left), FINEST + u32::from(spec.right));
         }
         let smallest = if kind == Kind::Bytes { SMALLEST as u32 } else { 1 };
         prop_assert!(spec.charge(smallest) >= MIN_CHARGE);

@@ -8,10 +8,7 @@ use std::cell::Cell;
 
 use common::{SECOND, cases};
 use gateway_core::{
-    bucket::{
-        cell,
-        spec::{Kind, Spec},
-    },
+    bucket::{cell, spec::Kind},
     judge::Shared as _,
     lease::{self, FEWEST, LONGEST_NS, NoLeases, SLOTS},
     limit,
@@ -130,7 +127,7 @@ proptest! {
         let (shared, known) = (Cell64::default(), Known::default());
         prop_assert!(shared.swap(0, full_at) || full_at == 0);
         let lease = lease::Lease {
-            bucket: if held.0 { u64::from(ID) << 2 | 1 } else { 0 },
+            bucket: if held.0 { u64::from(spec.label()) } else { 0 },
             until_ns: now_ns - 20_000_000 + held.1,
             // No lease pays: that is asked before.
             left: 0,
@@ -139,7 +136,7 @@ proptest! {
         };
         let (seeing, whole) = (holding(lease, others), holding(lease, others));
         let called = Cell::new(false);
-        let at_sight = limit::charge_shared(&&seeing, &spec, now_ns, 1, open, || Some(&shared), |_| {
+        let at_sight = limit::charge_shared(&&seeing, &spec, now_ns, 1, || open, || Some(&shared), |_, _| {
             called.set(true);
             Charge::Lost
         });
@@ -152,7 +149,7 @@ proptest! {
             prop_assert!(refused, "{:?}", charged);
             prop_assert_eq!(shared.get(), full_at);
             prop_assert_eq!(whole.slot.get(), lease);
-        } else if version == spec.version {
+        } else if version == spec.version() {
             prop_assert!(!refused, "{:?} was not seen", charged);
         }
     }
@@ -219,7 +216,7 @@ proptest! {
         cpus in 2usize..9,
         (kind, rate, burst, arrivals) in tried(80),
     ) {
-        let specs = [ID, ID + SLOTS].map(|id| Spec { id, ..total(kind, rate, burst, 0) });
+        let specs = [ID, ID + SLOTS].map(|id| total(kind, rate, burst, 0).of_bucket(id, 0));
         let (shared, known) = ([Cell64::default(), Cell64::default()], Known::default());
         let slots: Vec<Cpu> = (0..cpus).map(|_| Cpu::of(cpus)).collect();
         let mut exact = specs.map(|spec| Exact { full_at: 0, depth: spec.depth });

@@ -126,10 +126,8 @@ fn a_lease_ends_before_the_total_is_full_again() {
 #[test]
 fn small_rates_and_what_is_no_total_have_no_leases() {
     let small = total(Kind::Packets, 20_000, 20_000, 0);
-    let source = Spec {
-        id: ID,
-        ..Spec::new(Kind::Packets, Home::Tagged, 1_000_000, 1_000_000).expect("within bounds")
-    };
+    let source = Spec::new(Kind::Packets, Home::Tagged, 1_000_000, 1_000_000).expect("within bounds");
+    let source = source.of_bucket(ID, 0);
     for spec in [small, source] {
         let (shared, known, cpu) = (Cell64::default(), Known::default(), Cpu::of(2));
         let passed = (0..2_000_000)
@@ -144,10 +142,7 @@ fn small_rates_and_what_is_no_total_have_no_leases() {
 fn what_is_forfeited_to_another_total_of_the_same_slot_is_not_forgotten() {
     const BURST: u64 = 1_000_000;
     let spec = total(Kind::Packets, 10_000_000, BURST, 0);
-    let other = Spec {
-        id: ID + SLOTS,
-        ..spec
-    };
+    let other = spec.of_bucket(ID + SLOTS, spec.version());
     let (shared, others, known, cpu) = (Cell64::default(), Cell64::default(), Known::default(), Cpu::of(2));
     let mut passed = 0u64;
     let once = |shared: &Cell64, spec: &Spec| {

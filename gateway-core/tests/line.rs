@@ -105,7 +105,7 @@ fn the_limits_of_the_tests_reach_every_unit() {
     let mut seen = [false; 31];
     for rate in 0..27 {
         for burst in (0..23).map(|power| 1 << power).chain([8_000_000]) {
-            seen[usize::from(packets(1, 1 << rate, burst).exponent)] = true;
+            seen[usize::from(packets(1, 1 << rate, burst).exponent())] = true;
         }
     }
     assert!(seen.iter().all(|seen| *seen), "{seen:?}");
@@ -185,7 +185,7 @@ proptest! {
                 line::tidy(&line, now);
             }
             let blocked = now >> cell::BLOCK_SHIFT < until >> cell::BLOCK_SHIFT;
-            prop_assert_eq!(line::blocked(&line, block.id, hash(0), now) == Blocked::Whole, blocked, "at {} until {}", now, until);
+            prop_assert_eq!(line::blocked(&line, &block, hash(0), now) == Blocked::Whole, blocked, "at {} until {}", now, until);
             let expected = if blocked {
                 Strike::Counted
             } else {
@@ -338,21 +338,21 @@ fn so_many_drops_start_a_block_and_it_lasts_its_time() {
             line::strike_once(&line, &block, hash(0), now, true),
             Strike::Counted
         );
-        assert_eq!(line::blocked(&line, block.id, hash(0), now), Blocked::Nothing);
+        assert_eq!(line::blocked(&line, &block, hash(0), now), Blocked::Nothing);
     }
     assert_eq!(
         line::strike_once(&line, &block, hash(0), now, true),
         Strike::Started
     );
     let end = now + block.for_ns;
-    assert_eq!(line::blocked(&line, block.id, hash(0), now), Blocked::Whole);
+    assert_eq!(line::blocked(&line, &block, hash(0), now), Blocked::Whole);
     assert_eq!(
-        line::blocked(&line, block.id, hash(0), end - (1 << cell::BLOCK_SHIFT)),
+        line::blocked(&line, &block, hash(0), end - (1 << cell::BLOCK_SHIFT)),
         Blocked::Whole
     );
-    assert_eq!(line::blocked(&line, block.id, hash(0), end), Blocked::Nothing);
+    assert_eq!(line::blocked(&line, &block, hash(0), end), Blocked::Nothing);
     assert!(
-        line::blocked(&line, block.id, hash(1), now) == Blocked::Nothing,
+        line::blocked(&line, &block, hash(1), now) == Blocked::Nothing,
         "another source is blocked too"
     );
     // Nine hundred and ninety-nine drops, and the thousandth too late: the count begins anew.
@@ -369,10 +369,7 @@ fn so_many_drops_start_a_block_and_it_lasts_its_time() {
         line::strike_once(&line, &block, hash(0), too_late, true),
         Strike::Counted
     );
-    assert_eq!(
-        line::blocked(&line, block.id, hash(0), too_late),
-        Blocked::Nothing
-    );
+    assert_eq!(line::blocked(&line, &block, hash(0), too_late), Blocked::Nothing);
 }
 
 /// The longest policy allows: 250,000 drops and an hour fit a drop count.
@@ -398,11 +395,11 @@ fn the_policys_longest_counts_fit_a_cell() {
     }
     assert_eq!(started, Some(block.drops));
     assert_eq!(
-        line::blocked(&line, block.id, hash(0), now + 86_390 * SECOND),
+        line::blocked(&line, &block, hash(0), now + 86_390 * SECOND),
         Blocked::Whole
     );
     assert_eq!(
-        line::blocked(&line, block.id, hash(0), now + 86_400 * SECOND),
+        line::blocked(&line, &block, hash(0), now + 86_400 * SECOND),
         Blocked::Nothing
     );
 }
@@ -414,7 +411,7 @@ impl line::Versions for TwoSpecs {
     fn version(&self, id: u32, version: u8) -> Option<Spec> {
         self.0
             .iter()
-            .find(|spec| spec.id == id && spec.version == version)
+            .find(|spec| spec.id == id && spec.version() == version)
             .copied()
     }
 }
@@ -422,10 +419,7 @@ impl line::Versions for TwoSpecs {
 #[test]
 fn a_changed_rate_keeps_the_debt_of_a_source() {
     let old = packets(1, 100, 1_000);
-    let new = Spec {
-        version: 1,
-        ..packets(1, 7, 800)
-    };
+    let new = packets(1, 7, 800).of_bucket(1, 1);
     let versions = TwoSpecs([old, new]);
     let line = HostLine::default();
     for _ in 0..600 {
@@ -439,10 +433,7 @@ fn a_changed_rate_keeps_the_debt_of_a_source() {
         .filter(|_| charge(&line, &versions, &new, hash(0), SECOND, 1) == Charge::Admitted)
         .count();
     assert_eq!(admitted, 200);
-    let smaller = Spec {
-        version: 2,
-        ..packets(1, 7, 100)
-    };
+    let smaller = packets(1, 7, 100).of_bucket(1, 2);
     let versions = TwoSpecs([new, smaller]);
     // A debt above the new burst is cut to it: the next packet waits for one refill, not for seven hundred.
     assert_eq!(
@@ -460,7 +451,7 @@ fn a_changed_rate_keeps_the_debt_of_a_source() {
 #[test]
 fn a_free_cell_is_nobodys() {
     let spec = packets(1, 100_000_000, 100);
-    assert_eq!((spec.exponent, spec.version), (0, 0), "the finest unit");
+    assert_eq!((spec.exponent(), spec.version()), (0, 0), "the finest unit");
     let hash = u64::from(spec.id);
     assert_eq!(cell::tag(hash, spec.id), 0);
     // All but a little of a cell's range: zero lies ahead, by half a packet more than half the depth.

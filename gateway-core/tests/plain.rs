@@ -8,7 +8,7 @@ use gateway_core::{
     frame::Slice,
     packet::Packet,
     parse::{follow, parse},
-    plain::{plain, plain_into},
+    plain::{Observed, plain, plain_into},
 };
 use proptest::prelude::*;
 
@@ -77,12 +77,20 @@ proptest! {
         }
         // The kernel half begins with zeros.
         let mut place = Packet { vlan: 0, ..Packet::EMPTY };
-        prop_assert_eq!(plain_into(&frame, &mut place, true).then_some(place), read);
-        // Without what is only observed it is the same packet but for that.
-        let mut place = Packet::EMPTY;
-        let judged = plain_into(&frame, &mut place, false).then_some(place);
-        let expected = read.map(|packet| Packet { ttl: 0, payload: 0, acknowledgement: 0, ..packet });
-        prop_assert_eq!(judged, expected);
+        prop_assert_eq!(plain_into(&frame, &mut place, Observed::ALL).then_some(place), read);
+        // Without some of what is only observed it is the same packet but for that.
+        for (ttl, payload, acknowledgement) in [(false, false, false), (true, false, true), (false, true, false), (false, false, true)] {
+            let mut place = Packet::EMPTY;
+            let observed = Observed { ttl, payload, acknowledgement };
+            let judged = plain_into(&frame, &mut place, observed).then_some(place);
+            let expected = read.map(|packet| Packet {
+                ttl: if ttl { packet.ttl } else { 0 },
+                payload: if payload { packet.payload } else { 0 },
+                acknowledgement: if acknowledgement { packet.acknowledgement } else { 0 },
+                ..packet
+            });
+            prop_assert_eq!(judged, expected);
+        }
         prop_assert_eq!(parse(&frame), slow);
     }
 

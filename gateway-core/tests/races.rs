@@ -132,7 +132,7 @@ fn threads_start_a_block_once() {
             }
         });
         assert_eq!(started.into_inner(), 1);
-        assert_eq!(line::blocked(&line, block.id, hash(0), SECOND), Blocked::Whole);
+        assert_eq!(line::blocked(&line, &block, hash(0), SECOND), Blocked::Whole);
     }
 }
 
@@ -304,7 +304,7 @@ fn a_block_that_begins_while_its_line_is_tidied_is_found() {
                 if come.get() {
                     interrupted += 1;
                     assert_eq!(
-                        line::blocked(&line, 2, hash(0), now),
+                        line::blocked(&line, &block(HOUR), hash(0), now),
                         Blocked::Whole,
                         "had one: {had_one}, tidied first: {tidied_first}, interrupted before {before}: {line:?}"
                     );
@@ -344,11 +344,11 @@ fn a_block_that_its_stamp_does_not_tell_of_is_found_after_the_next_drop() {
     let begun = line::strike_once(&Deaf(&line), &block, hash(0), SECOND, true);
     assert_eq!(begun, Strike::Started);
     assert_eq!(
-        line::blocked(&line, 2, hash(0), SECOND),
+        line::blocked(&line, &block, hash(0), SECOND),
         Blocked::Nothing,
         "nobody could say so"
     );
     let next = line::strike_once(&line, &block, hash(0), SECOND, true);
     assert_eq!(next, Strike::Counted, "it has begun already");
-    assert_eq!(line::blocked(&line, 2, hash(0), SECOND), Blocked::Whole);
+    assert_eq!(line::blocked(&line, &block, hash(0), SECOND), Blocked::Whole);
 }

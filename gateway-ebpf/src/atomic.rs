@@ -2,6 +2,8 @@
 
 use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 
+use crate::frame::opaque;
+
 /// A word of a map's value. Lives as long as the program runs: arrays are never freed under a running program.
 #[derive(Clone, Copy)]
 pub(crate) struct Word(*mut u64);
@@ -27,9 +29,11 @@ impl Word {
     #[inline(always)]
     pub(crate) fn swap(self, old: u64, new: u64) -> bool {
         // SAFETY: `new` demands a valid place; other CPUs only touch it atomically as well.
-        let (_, swapped) = unsafe {
+        let (held, _) = unsafe {
             atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(self.0, old, new)
         };
-        swapped
+        // Not what the intrinsic says of it, and so that the compiler does not see that it is the same: it would make a number of that, and compare
+        // it again.
+        opaque(held as usize) as u64 == old
     }
 }

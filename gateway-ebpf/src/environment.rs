@@ -1,10 +1,12 @@
 //! The decision function's environment over BPF maps.
 
+use core::cell::Cell;
+
 use aya_ebpf::{bindings::xdp_md, btf_maps::lpm_trie::Key as Prefix, programs::XdpContext};
 use gateway_core::{
     bucket::spec::Spec,
     classify::{self, Tables},
-    filter,
+    filter::{self, Filters},
     hash::Key,
     image::{
         Active, AddressGroup, BANS_FILTER, Control, DestinationEntry, Epoch, Generation, ListEntry,
@@ -21,7 +23,9 @@ use gateway_core::{
 
 use crate::{
     buckets::{Element, MapLeases, MapLine, MapShared, MapSlot, MapVersions, MapWord},
-    clock, functions,
+    clock,
+    frame::{in_memory, opaque},
+    functions,
     groups::Groups,
     maps, profiles,
     proofs::{self, Proofs},
@@ -39,8 +43,12 @@ pub(crate) struct Environment<const MADE_FOR: u64> {
     uses: u64,
     /// The generation's flags, without those that the program was not made for.
     flags: u32,
+    /// Which buckets any policy of the program has: [`uses::buckets`].
+    buckets: u32,
     watched: bool,
     controls: Controls,
+    /// Where the filters are; null where no policy of this program asks for them at every packet.
+    filters: *mut Filters,
     /// Of the packet's source, once it was [expected](Self::expect), where the policies ask for it; not on the way out.
     source_hash: u64,
     /// Its line, likewise; null where no policy of this program asks for it.
@@ -73,6 +81,11 @@ impl<const MADE_FOR: u64> Environment<MADE_FOR> {
             let open_at_ns = controls.get(Control::OpenAt);
             open_at_ns != 0 && now_ns >= open_at_ns
         };
+        let filters = if Self::filtered(uses) {
+            maps::FILTERS.get_ptr_mut(0)?
+        } else {
+            core::ptr::null_mut()
+        };
         Some(Self {
             watched: opened || generation.flags & flags::MONITOR != 0,
             context: context.ctx,
@@ -81,7 +94,9 @@ impl<const MADE_FOR: u64> Environment<MADE_FOR> {
             now_ns,
             uses,
             flags,
+            buckets: uses::buckets(uses),
             controls,
+            filters,
             source_hash: 0,
             source_line: core::ptr::null_mut(),
         })
@@ -101,6 +116,47 @@ impl<const MADE_FOR: u64> Environment<MADE_FOR> {
             self.source_line = line.element();
         }
         Some(())
+    }
+
+    /// Whether any policy of a program asks for filters at every packet, whoever is banned: known when the program is loaded.
+    #[inline(always)]
+    fn filtered(uses: u64) -> bool {
+        // Who is compiled for lists is for policies that have them, nearly always.
+        uses::granted(MADE_FOR) && uses::flags(MADE_FOR) & flags::LISTS != 0
+            || uses::flags(uses) & (flags::LISTS | flags::OFFERS) != 0
+    }
+
+    #[inline(always)]
+    fn filters(&self) -> Option<*mut Filters> {
+        if Self::filtered(self.uses) {
+            Some(self.filters)
+        } else {
+            maps::FILTERS.get_ptr_mut(0)
+        }
+    }
+
+    /// Whether the tries behind a filter may cover an address.
+    #[inline(always)]
+    fn may_hold(&self, filter: u32, v6: bool, address: &Address) -> bool {
+        let Some(filters) = self.filters() else {
+            // Cannot be. The tries know.
+            return true;
+        };
+        let bit = if v6 {
+            // Or the compiler would reckon the bit of both families for each packet.
+            filter::bit(true, &[opaque(address[0] as usize) as u32, 0, 0, 0])
+        } else {
+            filter::bit(false, address)
+        };
+        // SAFETY: words of a map element; the mask shows the verifier that the word is one of them, for filters are followed by more than the
+        // few that the number could name beyond the last.
+        let word = unsafe {
+            (&raw const (*filters).tries)
+                .cast::<u64>()
+                .add((filter & 7) as usize * filter::WORDS + (bit / 64 & (filter::WORDS - 1)))
+                .read_volatile()
+        };
+        word >> (bit % 64) & 1 == 1
     }
 
     /// Whether any policy of the program keeps something of sources: known when the program is loaded.
@@ -126,8 +182,10 @@ impl<const MADE_FOR: u64> Environment<MADE_FOR> {
             now_ns: 0,
             uses: uses::ALL,
             flags: proofs::generation(half)?.flags,
+            buckets: uses::buckets(uses::ALL),
             watched: false,
             controls: Controls::find()?,
+            filters: core::ptr::null_mut(),
             source_hash: 0,
             source_line: core::ptr::null_mut(),
         })
@@ -175,16 +233,6 @@ impl<const MADE_FOR: u64> Environment<MADE_FOR> {
             None => judge::Environment::note(self, Event::Uncounted),
         }
     }
-}
-
-/// Whether the tries behind a filter may cover an address.
-#[inline(always)]
-fn may_hold(filter: u32, v6: bool, address: &Address) -> bool {
-    let bit = filter::bit(v6, address);
-    // The mask shows the verifier that the word is there.
-    maps::FILTERS
-        .get(filter)
-        .is_some_and(|words| words[bit / 64 & (filter::WORDS - 1)] >> (bit % 64) & 1 == 1)
 }
 
 /// Counts an event.
@@ -354,7 +402,7 @@ impl<const MADE_FOR: u64> judge::Environment for Environment<MADE_FOR> {
 
     #[inline(always)]
     fn may_have(&self, tier: usize, kind: usize) -> bool {
-        self.uses & uses::bucket(tier, kind) != 0
+        self.buckets & uses::bucket_of(tier, kind) != 0
     }
 
     #[inline(always)]
@@ -393,7 +441,7 @@ impl<const MADE_FOR: u64> judge::Environment for Environment<MADE_FOR> {
     #[inline(always)]
     fn lists(&self, v6: bool, source: &Address) -> ListEntry {
         let slot = self.generation.lists_slot;
-        if !may_hold(slot, v6, source) {
+        if !self.may_hold(slot, v6, source) {
             return ListEntry::default();
         }
         let found = if v6 {
@@ -449,10 +497,12 @@ impl<const MADE_FOR: u64> judge::Environment for Environment<MADE_FOR> {
     }
 
     #[inline(always)]
+    fn may_be_banned(&self, v6: bool, source: &Address) -> bool {
+        self.may_hold(BANS_FILTER, v6, source)
+    }
+
+    #[inline(always)]
     fn banned_until_ns(&self, v6: bool, source: &Address, service: u32) -> u64 {
-        if !may_hold(BANS_FILTER, v6, source) {
-            return 0;
-        }
         let until = if v6 {
             let key = [service, source[0], source[1], source[2], source[3]];
             maps::BANS_V6.get(&Prefix::new(160, key))
@@ -487,11 +537,9 @@ impl<const MADE_FOR: u64> judge::Environment for Environment<MADE_FOR> {
 
     #[inline(always)]
     fn look(&self, packet: &Packet, subject: &Subject) {
-        if self.flags & (flags::PROFILES | flags::TIMES) != 0 {
-            let own = judge::Environment::subject_flags(self, subject);
-            let epoch = || Epoch::from_word(self.controls.get(Control::Epoch));
-            profiles::look(packet, subject.service, own, self.now_ns, self.source_hash, epoch);
-        }
+        let own = judge::Environment::subject_flags(self, subject);
+        let epoch = || Epoch::from_word(self.controls.get(Control::Epoch));
+        profiles::look(packet, subject.service, own, self.now_ns, self.source_hash, epoch);
     }
 
     #[inline(always)]
@@ -505,8 +553,8 @@ impl<const MADE_FOR: u64> judge::Environment for Environment<MADE_FOR> {
     /// Beside the benchmark's `LRU_HASH`, whose cells are in no line.
     #[cfg(not(feature = "lru"))]
     #[inline(always)]
-    fn charge_first(&self, line: &MapLine, spec: &Spec, hash: u64, amount: Amount) -> Charge {
-        match line::charge_found(line, spec, hash, self.now_ns, amount) {
+    fn charge_first(&self, line: &MapLine, spec: &Spec, hash: u64, amount: Amount, cost: u64) -> Charge {
+        match line::charge_found(line, spec, hash, self.now_ns, cost) {
             Some(charge) => charge,
             None => self.charge(line, spec, hash, amount),
         }
@@ -535,7 +583,7 @@ impl<const MADE_FOR: u64> judge::Environment for Environment<MADE_FOR> {
     }
 
     #[inline(always)]
-    fn charge_shared(&self, spec: &Spec, amount: u32, open: u64) -> Charge {
+    fn charge_shared(&self, spec: &Spec, amount: u32, open: impl Fn() -> u64) -> Charge {
         // Who has a lease is spared the calls, and who is refused.
         limit::charge_shared(
             self,
@@ -544,7 +592,7 @@ impl<const MADE_FOR: u64> judge::Environment for Environment<MADE_FOR> {
             amount,
             open,
             || judge::Environment::shared(self, spec.id),
-            |cell| {
+            |cell, open| {
                 Charge::from_number(functions::weir_shared(
                     cell.element(),
                     spec,
@@ -554,6 +602,14 @@ impl<const MADE_FOR: u64> judge::Environment for Environment<MADE_FOR> {
                 ))
             },
         )
+    }
+
+    #[inline(always)]
+    fn keep(&self, standing: &Cell<Option<Standing>>) {
+        // Where it is asked for more than once.
+        if uses::subject_flags(MADE_FOR) & subject_flags::RESERVE != 0 {
+            in_memory(standing);
+        }
     }
 
     #[inline(always)]
@@ -574,7 +630,8 @@ impl<const MADE_FOR: u64> judge::Environment for Environment<MADE_FOR> {
 
     #[inline(always)]
     fn answer(&self, packet: &Packet) -> bool {
-        proofs::awaited(packet, self.now_ns)
+        let awaited = |filters| proofs::awaited(filters, packet, self.now_ns);
+        self.filters().is_some_and(awaited)
             && proofs::weir_answer(proofs::place(packet), self.half, self.now_ns) != 0
     }
 

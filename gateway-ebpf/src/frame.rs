@@ -91,6 +91,13 @@ pub(crate) fn opaque(mut value: usize) -> usize {
     value
 }
 
+/// Tells the compiler that somebody else may look at a value and change it, so that it is in memory from then on.
+#[inline(always)]
+pub(crate) fn in_memory<T>(value: &T) {
+    // SAFETY: moves a register onto itself.
+    unsafe { asm!("{0} = {0}", inout(reg) value => _, options(nostack, preserves_flags)) };
+}
+
 /// `N` bytes of the packet that were compared with its end.
 pub(crate) struct PacketWindow<const N: usize>(usize);
 

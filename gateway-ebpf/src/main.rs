@@ -200,7 +200,7 @@ fn run<const MADE_FOR: u64>(
     // Nearly every packet is spared a call.
     // SAFETY: of the size and alignment asserted above, and zeros, which are a packet.
     let packet = unsafe { &mut *place.as_mut_ptr().cast::<Packet>() };
-    let plain = plain_into(&frame(), packet, uses::observes(MADE_FOR));
+    let plain = plain_into(&frame(), packet, uses::observed(MADE_FOR));
     let parsed = plain || parse(context.ctx, place.as_mut_ptr()) == PARSED;
     let (judgement, subject) = if parsed {
         // SAFETY: the function has written a packet.

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use gateway_core::{
     bucket::spec::Spec,
-    filter,
+    filter::Filters,
     image::{
         ADDRESS_GROUPS, AddressGroup, BUCKETS, CONTROLS, DestinationEntry, Generation, INTERFACES, ListEntry,
         NOTICES as NOTICE_BYTES, Notice, PAGE_SERIES, PAGES, PORT_CELLS, PROTECT_RULES, ProtectRule, SLOTS,
@@ -86,9 +86,9 @@ pub(crate) static GROUP_TABLE: ArrayOfMaps<
     { SLOTS as usize },
 > = ArrayOfMaps::new();
 
-/// Filters before the tries of lists, by slot, and before those of bans ([`gateway_core::filter`]).
+/// Filters before slower tables.
 #[btf_map]
-pub(crate) static FILTERS: Array<[u64; filter::WORDS], { SLOTS as usize + 1 }> = Array::new();
+pub(crate) static FILTERS: Array<Filters, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 /// Bans by service (0: all) and IPv4 prefix; the value is the expiry, low word first.
 #[btf_map]
@@ -123,10 +123,6 @@ pub(crate) static PROOFS: Array<[u64; 8], 131_072, { BPF_F_MMAPABLE as usize }> 
 /// Offers: SYN-ACKs that left.
 #[btf_map]
 pub(crate) static OFFERS: Array<u64, { proof::OFFERS as usize }> = Array::new();
-
-/// Who may answer one: cells, by the peer.
-#[btf_map]
-pub(crate) static AWAITED: Array<[u16; proof::AWAITED], 1> = Array::new();
 
 /// Attempts: SYNs that were refused.
 #[btf_map]

@@ -1,6 +1,7 @@
 //! Proofs of sources: their maps, and the functions around them that the verifier checks once.
 
 use gateway_core::{
+    filter::Filters,
     hash::{self, Key},
     image::{Generation, half},
     limit,
@@ -76,25 +77,29 @@ pub(crate) fn generation(number: u32) -> Option<&'static Generation> {
 
 /// The cell that says whether an answer of a peer may be awaited.
 #[inline(always)]
-fn cell(peer: &Address, port: u16) -> Option<*mut u16> {
-    let cells = maps::AWAITED.get_ptr_mut(0)?;
-    // SAFETY: an element of the array; the mask of the place holds it there.
-    Some(unsafe { cells.cast::<u16>().add(proof::awaited_at(peer, port)) })
+fn cell(filters: *mut Filters, peer: &Address, port: u16) -> *mut u16 {
+    // SAFETY: of a map element; the mask of the place holds it there.
+    unsafe {
+        (&raw mut (*filters).awaited)
+            .cast::<u16>()
+            .add(proof::awaited_at(peer, port))
+    }
 }
 
 /// Whether an answer of the packet's source may be awaited.
 #[inline(always)]
-pub(crate) fn awaited(packet: &Packet, now_ns: u64) -> bool {
+pub(crate) fn awaited(filters: *mut Filters, packet: &Packet, now_ns: u64) -> bool {
     // SAFETY: a cell of a map element.
-    cell(&packet.source, packet.source_port)
-        .is_some_and(|cell| proof::awaits(unsafe { cell.read_volatile() }, now_ns))
+    let held = unsafe { cell(filters, &packet.source, packet.source_port).read_volatile() };
+    proof::awaits(held, now_ns)
 }
 
 /// Remembers the offer of a packet that leaves.
 #[inline(always)]
 pub(crate) fn offer(packet: &Packet, now_ns: u64) {
     proof::offer(&Proofs, &key(), now_ns, packet);
-    if let Some(cell) = cell(&packet.destination, packet.destination_port) {
+    if let Some(filters) = maps::FILTERS.get_ptr_mut(0) {
+        let cell = cell(filters, &packet.destination, packet.destination_port);
         // SAFETY: a cell of a map element; who writes at the same time writes nearly the same.
         unsafe { cell.write_volatile(proof::awaited(now_ns)) };
     }

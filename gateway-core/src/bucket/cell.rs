@@ -71,11 +71,28 @@ pub const fn tag(hash: u64, id: u32) -> u64 {
     (hash ^ id as u64) & TAG_MASK
 }
 
-/// What the cell of a bucket holds above its time: tag, unit and version.
-#[inline(always)]
-pub const fn label(tag: u64, exponent: u8, version: u8) -> u64 {
-    tag << 7 | (exponent as u64) << 2 | version as u64
+/// What is the same above the time in all cells of a spec, whosever they are: the bucket's number, unit and version.
+pub const fn spec_label(id: u32, exponent: u8, version: u8) -> u32 {
+    id << UNIT_BITS | (exponent as u32 & 31) << 2 | version as u32 & 3
 }
+
+/// The unit number in a spec's label.
+#[inline(always)]
+pub const fn unit_of(label: u32) -> u32 {
+    label >> 2 & 31
+}
+
+/// What the cell of a source's bucket holds above its time: tag, unit and version. Of the two halves of the tag, the hash and the bucket's number,
+/// one is ready for each packet and the other for each spec.
+#[inline(always)]
+pub const fn label(hash: u64, spec: u32) -> u64 {
+    (hash << UNIT_BITS ^ spec as u64) & LABEL_MASK
+}
+
+/// Bits of unit and version.
+const UNIT_BITS: u32 = 7;
+/// Mask of a label.
+const LABEL_MASK: u64 = (1 << (64 - TIME_BITS)) - 1;
 
 /// That of a cell.
 #[inline(always)]
@@ -91,8 +108,8 @@ pub const fn tag_of(cell: u64) -> u64 {
 
 /// A bucket's cell.
 #[inline(always)]
-pub const fn bucket(tag: u64, exponent: u8, version: u8, time: u64) -> u64 {
-    label(tag, exponent, version & 3) << TIME_BITS | time & TIME_MASK
+pub const fn bucket(label: u64, time: u64) -> u64 {
+    label << TIME_BITS | time & TIME_MASK
 }
 
 /// The unit number in a cell.

@@ -84,15 +84,12 @@ pub struct Spec {
     pub right: u8,
     /// Fractional bits of `cost`.
     pub fraction: u8,
-    /// [`FINEST`] − `left` + `right`: names the unit in tagged cells, 0 to 30.
-    pub exponent: u8,
-    /// Which of the bucket's recent specs this is, 0 to 3; cells carry it, so that a changed rate can convert debts.
-    pub version: u8,
     /// Not 0 for a total, of which CPUs may take leases ([`crate::lease`]): they leave at most `depth` >> `leased` owed. 1, unless a part of the
     /// depth is kept for proven sources ([`crate::lease::shift`]).
     pub leased: u8,
-    /// Not used.
-    pub reserved: [u8; 2],
+    /// What cells say of the spec that charged them, so that a packet compares all of it at once: the bucket's number, unit and version
+    /// ([`cell::label`]). Only [`Self::of_bucket`] sets it, for it goes with `id`.
+    label: u32,
     /// Units that a full bucket holds.
     pub depth: u64,
     /// A time up to this far ahead of now is a debt: depth and slack.
@@ -110,7 +107,7 @@ impl core::fmt::Display for Unfit {
 }
 
 impl Spec {
-    /// Chooses a unit and fills in everything but `id` and `version`.
+    /// Chooses a unit, of a bucket that has no number yet ([`Self::of_bucket`]).
     ///
     /// # Errors
     /// [`Unfit`] outside the bounds of `docs/policy.md`, or where the burst is too deep for a cell.
@@ -182,24 +179,56 @@ impl Spec {
             left,
             right,
             fraction: fraction as u8,
-            exponent: (finest.cast_signed() + shift) as u8,
-            version: 0,
             leased: u8::from(matches!(home, Home::Shared)),
-            reserved: [0; 2],
+            label: match home {
+                Home::Tagged => cell::spec_label(0, (finest.cast_signed() + shift) as u8, 0),
+                // Nobody compares the unit of a shared cell.
+                Home::Shared => 0,
+            },
             depth,
             window: depth + slack.min(range / 2 - depth),
         }
     }
 
+    /// The same, of the bucket of this number, and which of its recent specs it is (0 to 3): cells carry that, so that a changed rate can
+    /// convert debts.
+    #[must_use]
+    pub const fn of_bucket(self, id: u32, version: u8) -> Self {
+        Self {
+            id,
+            label: cell::spec_label(id, self.exponent(), version),
+            ..self
+        }
+    }
+
+    /// What cells say of it besides whose they are.
+    #[inline(always)]
+    pub const fn label(&self) -> u32 {
+        self.label
+    }
+
+    /// [`FINEST`] − `left` + `right`: names the unit in tagged cells, 0 to 30.
+    #[inline(always)]
+    pub const fn exponent(&self) -> u8 {
+        cell::unit_of(self.label) as u8
+    }
+
+    /// Which of the bucket's recent specs this is.
+    #[inline(always)]
+    pub const fn version(&self) -> u8 {
+        (self.label & 3) as u8
+    }
+
     /// Whether there is a bucket.
     #[inline(always)]
     pub const fn exists(&self) -> bool {
-        self.id != 0
+        // For every bucket with a number has a label, which a packet compares next.
+        self.label != 0
     }
 
     /// For how many ticks a line with a cell of this bucket may wait to be tidied.
     pub const fn patience(&self) -> u32 {
-        (cell::patience_ns(self.exponent as u32) >> TICK_SHIFT) as u32
+        (cell::patience_ns(self.exponent() as u32) >> TICK_SHIFT) as u32
     }
 
     /// Whether a clock that stands still for up to [`COARSE_TICK_NS`] is too coarse for this bucket: between its ticks a bucket

@@ -6,6 +6,7 @@
 //! [`BASE`], [`LEAN`]): what the verifier takes out still costs the question, and the registers that the compiler kept for it.
 
 use super::{KINDS, TIERS, flags, subject_flags};
+use crate::plain::Observed;
 
 /// Everything.
 pub const ALL: u64 = u64::MAX;
@@ -75,6 +76,18 @@ pub const fn bucket(tier: usize, kind: usize) -> u64 {
     1 << (BUCKETS as usize + tier * KINDS + kind)
 }
 
+/// The buckets, in a number of their own: what a program asks again and again takes one instruction less of 32 bits.
+#[inline(always)]
+pub const fn buckets(uses: u64) -> u32 {
+    (uses >> BUCKETS) as u32
+}
+
+/// The bit of a bucket there.
+#[inline(always)]
+pub const fn bucket_of(tier: usize, kind: usize) -> u32 {
+    1 << (tier * KINDS + kind)
+}
+
 /// The bits of a tier's buckets.
 const fn tier(tier: usize) -> u64 {
     ((1 << KINDS) - 1) * bucket(tier, 0)
@@ -94,10 +107,15 @@ pub const fn granted(made_for: u64) -> bool {
     made_for != ALL
 }
 
-/// Whether such a program looks at more of a packet than its verdict asks for: for profiles, times or answers to offers.
+/// What such a program looks at of a packet besides its verdict.
 #[inline(always)]
-pub const fn observes(made_for: u64) -> bool {
-    flags(made_for) & (flags::PROFILES | flags::TIMES | flags::OFFERS) != 0
+pub const fn observed(made_for: u64) -> Observed {
+    let made_for = flags(made_for);
+    Observed {
+        ttl: made_for & flags::PROFILES != 0,
+        payload: made_for & flags::TIMES != 0,
+        acknowledgement: made_for & flags::OFFERS != 0,
+    }
 }
 
 /// Whether a program compiled for `made_for` serves policies that need `uses`.
@@ -110,7 +128,8 @@ const _: () = assert!(BUCKETS as usize + TIERS * KINDS <= 64);
 const _: () =
     assert!(fits(LEAN, LEAN) && fits(LEAN, BASE) && fits(BASE, BASE) && !fits(BASE, LEAN) && fits(ALL, ALL));
 const _: () = assert!(fits(BASE, FULL) && fits(FULL, FULL) && !fits(FULL, BASE));
-const _: () = assert!(!observes(LEAN) && observes(BASE) && observes(ALL));
+const _: () =
+    assert!(!observed(LEAN).ttl && observed(BASE).ttl && !observed(FULL).payload && observed(ALL).payload);
 
 #[cfg(test)]
 mod tests {

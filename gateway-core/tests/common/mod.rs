@@ -24,10 +24,9 @@ pub(crate) fn hash(number: usize) -> u64 {
 
 /// A bucket of each source's packets.
 pub(crate) fn packets(id: u32, rate: u64, burst: u64) -> Spec {
-    Spec {
-        id,
-        ..Spec::new(Kind::Packets, Home::Tagged, rate, burst).expect("within the policy's bounds")
-    }
+    Spec::new(Kind::Packets, Home::Tagged, rate, burst)
+        .expect("within the policy's bounds")
+        .of_bucket(id, 0)
 }
 
 /// So many random cases; a failing one is printed, not kept in a file.
@@ -98,7 +97,7 @@ pub(crate) fn charge_untidied<L: Line, V: Versions>(
     now_ns: u64,
     amount: u32,
 ) -> Charge {
-    if let Some(decided) = line::charge_found(line, spec, hash, now_ns, Amount::new(amount, true)) {
+    if let Some(decided) = line::charge_found(line, spec, hash, now_ns, spec.charge(amount)) {
         return decided;
     }
     for _ in 0..TRIES {

@@ -20,11 +20,9 @@ use gateway_core::{
 pub(crate) const ID: u32 = 7;
 
 pub(crate) fn total(kind: Kind, rate: u64, burst: u64, version: u8) -> Spec {
-    Spec {
-        id: ID,
-        version,
-        ..Spec::new(kind, Home::Shared, rate, burst).expect("within the policy's bounds")
-    }
+    Spec::new(kind, Home::Shared, rate, burst)
+        .expect("within the policy's bounds")
+        .of_bucket(ID, version)
 }
 
 /// The total's cell.
@@ -95,9 +93,9 @@ pub(crate) fn charge<L: Leases, S: Shared>(
         spec,
         now_ns,
         amount,
-        open,
+        || open,
         || Some(shared),
-        |shared| limit::race(|| limit::shared_once(*shared, known, leases, spec, now_ns, amount, open)),
+        |shared, open| limit::race(|| limit::shared_once(*shared, known, leases, spec, now_ns, amount, open)),
     )
 }
 

@@ -86,10 +86,9 @@ fn id(tier: usize, kind: usize) -> u32 {
 fn spec(tier: usize, kind: usize, burst: u64) -> Spec {
     let home = if tier < 2 { Home::Tagged } else { Home::Shared };
     let (kinds, scale) = ([Kind::Packets, Kind::Bytes, Kind::Connections], [1, 1_000, 1]);
-    Spec {
-        id: id(tier, kind),
-        ..Spec::new(kinds[kind], home, SLOW * scale[kind], burst).expect("within the policy's bounds")
-    }
+    Spec::new(kinds[kind], home, SLOW * scale[kind], burst)
+        .expect("within the policy's bounds")
+        .of_bucket(id(tier, kind), 0)
 }
 
 impl World {
@@ -238,10 +237,7 @@ impl World {
         let mut class = self.service;
         class.lists = lists;
         class.flags &= !subject_flags::CLASSES;
-        class.buckets[0][0] = Spec {
-            id: 200 + self.more.len() as u32,
-            ..spec(0, 0, burst)
-        };
+        class.buckets[0][0] = spec(0, 0, burst).of_bucket(200 + self.more.len() as u32, 0);
         self.more.push(class);
         self.service.flags |= subject_flags::CLASSES;
         self.service.first_class = SERVICE + 1;

@@ -263,21 +263,18 @@ impl Registry {
             1 => Kind::Bytes,
             _ => Kind::Connections,
         };
-        let mut spec =
-            Spec::new(kind, home, limit.rate, limit.burst).map_err(|Unfit| CompileError::Unfit {
-                bucket: name.describe(),
-                rate: limit.rate,
-                burst: limit.burst,
-            })?;
+        let spec = Spec::new(kind, home, limit.rate, limit.burst).map_err(|Unfit| CompileError::Unfit {
+            bucket: name.describe(),
+            rate: limit.rate,
+            burst: limit.burst,
+        })?;
         let at = self.slot(name)?;
         let bucket = &mut self.buckets[at].1;
         let version = bucket.version(limit, now_ns);
         if !bucket.in_use.contains(&version) {
             bucket.in_use.push(version);
         }
-        spec.id = bucket.id;
-        spec.version = version;
-        Ok(spec)
+        Ok(spec.of_bucket(bucket.id, version))
     }
 
     /// The number of a block.
@@ -399,11 +396,9 @@ impl Registry {
                 let mut specs = [Spec::default(); 4];
                 for (number, version) in bucket.versions.iter().enumerate() {
                     if let Some(version) = version
-                        && let Ok(mut spec) = Spec::new(kind, home, version.rate, version.burst)
+                        && let Ok(spec) = Spec::new(kind, home, version.rate, version.burst)
                     {
-                        spec.id = bucket.id;
-                        spec.version = number as u8;
-                        specs[number] = spec;
+                        specs[number] = spec.of_bucket(bucket.id, number as u8);
                     }
                 }
                 (bucket.id, specs)

@@ -268,7 +268,7 @@ impl<E: Environment> Environment for Recorder<'_, E> {
         strike
     }
 
-    fn charge_shared(&self, spec: &Spec, amount: u32, open: u64) -> Charge {
+    fn charge_shared(&self, spec: &Spec, amount: u32, open: impl Fn() -> u64) -> Charge {
         let owed = || {
             let cell = self.inner.shared(spec.id);
             cell.map_or(0, |cell| {
@@ -276,14 +276,14 @@ impl<E: Environment> Environment for Recorder<'_, E> {
             })
         };
         let before = owed();
-        let charge = self.inner.charge_shared(spec, amount, open);
+        let charge = self.inner.charge_shared(spec, amount, &open);
         self.see(Seen::Bucket(Charged {
             spec: *spec,
             shared: true,
             amount,
             before,
             after: owed(),
-            open,
+            open: open(),
             charge,
         }));
         charge

@@ -2,7 +2,7 @@
 
 use gateway_core::{
     bucket::{cell, spec::Spec},
-    filter,
+    filter::Filters,
     image::{AddressGroup, Generation, PAGE_SERIES, PAGES, ProtectRule, Subject},
     judge::Event,
     lease::Lease,
@@ -20,7 +20,7 @@ pub(super) fn expected_values() -> [(&'static str, usize); 11] {
         ("PORT_CLASSES", 8),
         ("ADDRESS_GROUP", size_of::<AddressGroup>()),
         ("PROTECT", size_of::<ProtectRule>()),
-        ("FILTERS", 8 * filter::WORDS),
+        ("FILTERS", size_of::<Filters>()),
         ("SOURCES", 8 * WORDS),
         ("SHARED", 64),
         ("LEASES", size_of::<Lease>()),

@@ -1,5 +1,7 @@
 //! The filters before the tries of lists and bans.
 
+use std::sync::atomic::Ordering;
+
 use gateway_core::filter::{BITS, WORDS, bits};
 use ipnet::IpNet;
 
@@ -66,9 +68,13 @@ fn bits_of(net: &IpNet) -> impl Iterator<Item = usize> + use<> {
 impl Dataplane {
     /// Writes a filter. Packets may look at it meanwhile: the words that stay are written as they are.
     pub(super) fn write_filter(&self, at: u32, filter: &Filter) -> Result<(), KernelError> {
-        self.map("FILTERS")
-            .set(&at, &*filter.words)
-            .map_err(|source| io_error("cannot write the filter of prefixes".into(), source))
+        let all = self.map("FILTERS").words();
+        let all = all.map_err(|source| io_error("cannot write the filter of prefixes".into(), source))?;
+        let held = all.get().iter().skip(at as usize * WORDS);
+        for (held, word) in held.zip(&*filter.words) {
+            held.store(*word, Ordering::Release);
+        }
+        Ok(())
     }
 }
 

@@ -43,7 +43,6 @@ pub(super) const MAPS: &[&str] = &[
     "LEASES",
     "PROOFS",
     "OFFERS",
-    "AWAITED",
     "ATTEMPTS",
     "NOTICES",
     "SAMPLES",

@@ -129,7 +129,7 @@ fn a_changed_limit_takes_another_version_and_the_old_one_stays_known() {
     let known = |registry: &Registry, spec: Spec| {
         registry
             .versions()
-            .any(|(id, specs)| id == spec.id && specs[usize::from(spec.version)] == spec)
+            .any(|(id, specs)| id == spec.id && specs[usize::from(spec.version())] == spec)
     };
     let mut seen = Vec::new();
     for rate in [10, 20, 30, 40] {
@@ -137,7 +137,7 @@ fn a_changed_limit_takes_another_version_and_the_old_one_stays_known() {
         let spec = bucket(&image, &registry, "a");
         assert!(
             seen.iter()
-                .all(|old: &Spec| old.id == spec.id && old.version != spec.version)
+                .all(|old: &Spec| old.id == spec.id && old.version() != spec.version())
         );
         seen.push(spec);
         assert!(seen.iter().all(|spec| known(&registry, *spec)), "after {rate}/s");
@@ -148,7 +148,11 @@ fn a_changed_limit_takes_another_version_and_the_old_one_stays_known() {
     // A fifth limit takes the place of the one that drains first, never of the one in force.
     let image = compiled(&policy(vec![limited("a", 50, 1_000)]), &mut registry, 60);
     let fifth = bucket(&image, &registry, "a");
-    assert_eq!(fifth.version, seen[3].version, "40/s drains before 30/s, 10/s");
+    assert_eq!(
+        fifth.version(),
+        seen[3].version(),
+        "40/s drains before 30/s, 10/s"
+    );
     assert!(
         known(&registry, seen[1]),
         "the version that was in force is forgotten"
@@ -179,7 +183,7 @@ fn a_scaled_service_has_both_limits_until_the_lever_ends() {
     assert_eq!(after.until_ns, u64::MAX);
     assert_eq!(after.buckets, plain.subjects[number].buckets);
     assert_eq!(scaled.buckets[0][0].id, after.buckets[0][0].id);
-    assert_ne!(scaled.buckets[0][0].version, after.buckets[0][0].version);
+    assert_ne!(scaled.buckets[0][0].version(), after.buckets[0][0].version());
 }
 
 #[test]
@@ -243,7 +247,7 @@ fn going_back_to_a_policy_gives_everything_back() {
         &mut registry,
         SECOND,
     );
-    assert_ne!(bucket(&second, &registry, "a").version, of_a.version);
+    assert_ne!(bucket(&second, &registry, "a").version(), of_a.version());
     assert_eq!(
         usage.services_not_in(&registry),
         [usage.service("b").expect("it had one")]
@@ -263,7 +267,7 @@ fn going_back_to_a_policy_gives_everything_back() {
     let after: Vec<u32> = registry.series().iter().map(|record| record.number).collect();
     assert_eq!(after, before);
     // Cells that were charged meanwhile are still understood, and nothing of the first policy is given to others.
-    let waited = bucket(&second, &registry, "a").version;
+    let waited = bucket(&second, &registry, "a").version();
     let known = registry
         .versions()
         .find(|(id, _)| *id == of_a.id)
