@@ -14,6 +14,9 @@ use nix::{
 /// By then a test-run has begun: the kernel takes some ten milliseconds for it.
 const BEGINS: Duration = Duration::from_millis(100);
 
+/// So long a test-run takes at most to begin and to end, beside what it does, on a busy machine.
+const CALL: Duration = Duration::from_millis(60);
+
 /// How often a measurement is tried again in which the two did not run at once.
 const TRIES: u32 = 3;
 
@@ -32,39 +35,43 @@ pub fn keep_on(thread: Pid, cpu: usize) -> Result<()> {
     sched_setaffinity(thread, &only).with_context(|| format!("cannot keep thread {thread} on CPU {cpu}"))
 }
 
-/// Nanoseconds of a run on a CPU. In a thread of its own: the caller's would stay there, with all that it starts.
-pub fn alone(cpu: usize, run: &Run<'_>, runs: u32) -> Result<f64> {
+/// Nanoseconds of a run on a CPU, by each of so many calls of `runs`. In a thread of its own: the caller's would stay there, with all that it starts.
+pub fn alone(cpu: usize, run: &Run<'_>, runs: u32, calls: usize) -> Result<Vec<f64>> {
     thread::scope(|scope| {
-        let only = scope.spawn(|| -> Result<f64> {
+        let only = scope.spawn(|| -> Result<Vec<f64>> {
             stay_on(cpu)?;
-            Ok(run(cpu, runs)?.as_nanos().max(1) as f64)
+            (0..calls)
+                .map(|_| Ok(run(cpu, runs)?.as_nanos().max(1) as f64))
+                .collect()
         });
         only.join().map_err(|_| anyhow!("a measuring thread panicked"))?
     })
 }
 
-/// Nanoseconds of a run on a CPU while another one runs as well, measured within the other's time. Two that begin
-/// at once do not overlap well enough: each takes as long to begin as a good part of the measurement.
-pub fn beside(cpu: usize, other: usize, run: &Run<'_>, runs: u32) -> Result<f64> {
+/// The same while another CPU runs as well, measured within the other's time. Two that begin at once do not overlap well enough: each takes as
+/// long to begin as a good part of the measurement.
+pub fn beside(cpu: usize, other: usize, run: &Run<'_>, runs: u32, calls: usize) -> Result<Vec<f64>> {
     // As long as it takes to begin, to measure, and to be late.
-    let turn = Duration::from_nanos(alone(other, run, runs.min(100_000))? as u64) * runs;
-    let longer = 3 + (2 * BEGINS.as_nanos()).div_ceil(turn.as_nanos().max(1)) as u32;
+    let one = alone(other, run, runs.min(100_000), 1)?;
+    let turn = Duration::from_nanos(one.iter().sum::<f64>() as u64) * runs;
+    let all = 2 * BEGINS + (2 * turn + CALL) * calls as u32;
+    let longer = 1 + all.as_nanos().div_ceil(turn.as_nanos().max(1)) as u32;
     for _ in 0..TRIES {
-        let (time, overlapped) = thread::scope(|scope| -> Result<(f64, bool)> {
+        let (times, overlapped) = thread::scope(|scope| -> Result<(Vec<f64>, bool)> {
             let beside = scope.spawn(|| -> Result<Instant> {
-                alone(other, run, runs.saturating_mul(longer))?;
+                alone(other, run, runs.saturating_mul(longer), 1)?;
                 Ok(Instant::now())
             });
             thread::sleep(BEGINS);
-            let time = alone(cpu, run, runs);
+            let times = alone(cpu, run, runs, calls);
             let end = Instant::now();
             let beside = beside
                 .join()
                 .map_err(|_| anyhow!("a measuring thread panicked"))??;
-            Ok((time?, beside > end))
+            Ok((times?, beside > end))
         })?;
         if overlapped {
-            return Ok(time);
+            return Ok(times);
         }
     }
     bail!("CPU {other} was never busy for as long as CPU {cpu} was measured")

@@ -72,9 +72,8 @@ struct Placed {
 /// happened to get: rows of many sources that did the same work differed by up to 30 % when they did.
 const STAYS: usize = 4;
 
-/// So many parts of a turn are one call where sources are drawn, or two CPUs run: between calls the kernel rests for milliseconds, and a neighbour takes the cache
-/// over.
-pub(crate) const JOINED: usize = 4;
+/// So many parts of a turn are one call where sources are drawn: between calls the kernel rests for milliseconds, and a neighbour takes the cache over.
+const JOINED: usize = 4;
 
 struct Row {
     group: &'static str,

@@ -142,8 +142,8 @@ fn measure(rate: u64, rounds: usize, repeat: u32) -> Result<Measured> {
     for _ in 0..rounds {
         for (program, (one, two)) in programs.iter().zip(&mut rates) {
             let run = |_, runs| Ok(program.run(&frame, runs)?.1);
-            one.push(1.0 / alone(0, &run, repeat)?);
-            two.push(2.0 / beside(0, 1, &run, repeat)?);
+            one.extend(alone(0, &run, repeat, 1)?.iter().map(|time| 1.0 / time));
+            two.extend(beside(0, 1, &run, repeat, 1)?.iter().map(|time| 2.0 / time));
         }
     }
     let [bare, leased] = rates.map(|(one, two)| (median(one), median(two)));
