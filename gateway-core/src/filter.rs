@@ -4,7 +4,11 @@
 //! has a network there has a /32, and what hosts there differ in comes after it). A bit is set where a prefix has addresses in that part. So a
 //! filter never says no of an address that a prefix covers.
 
-use crate::{image::SLOTS, packet::Address, proof::AWAITED};
+use crate::{
+    image::{BANS_FILTER, SLOTS},
+    packet::Address,
+    proof::AWAITED,
+};
 
 /// Parts of a family.
 const PARTS: usize = 1 << 16;
@@ -22,6 +26,9 @@ pub struct Filters {
     /// Who may answer an offer: cells, by the peer ([`crate::proof::awaited_at`]).
     pub awaited: [u16; AWAITED],
 }
+
+/// The packet path shows the verifier that a filter is one of the first eight of this size, of which there are five.
+const _: () = assert!(BANS_FILTER < 8 && 8 * 8 * WORDS <= size_of::<Filters>());
 
 /// The bit of an address, below [`BITS`].
 #[inline(always)]

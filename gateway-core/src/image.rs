@@ -264,7 +264,8 @@ pub mod flags {
     pub const LIMITS: u32 = 1 << 11;
     /// Some service keeps state by source, so proofs of sources matter.
     pub const PROOFS: u32 = 1 << 12;
-    /// Some service has a reserve or blocks, so the path looks for answers to offers.
+    /// Some service has a reserve, blocks, or speaks TCP and has a profile: who is offered a connection is remembered on the way out, and the path looks for
+    /// answers.
     pub const OFFERS: u32 = 1 << 13;
     /// Some service has a profile.
     pub const PROFILES: u32 = 1 << 14;

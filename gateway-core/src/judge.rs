@@ -166,7 +166,7 @@ pub trait Environment: classify::Tables + Versions + proof::Tables + Leases {
     where
         Self: Sized,
     {
-        let (now_ns, cell) = (self.now_ns(), || self.shared(spec.id));
+        let (now_ns, cell) = (self.now_ns(), || self.shared(spec.id()));
         limit::charge_shared(self, spec, now_ns, amount, open, cell, |cell, open| {
             limit::race(|| limit::shared_once(cell, self, self, spec, now_ns, amount, open))
         })

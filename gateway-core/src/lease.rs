@@ -229,7 +229,7 @@ pub fn spend<L: Leases>(leases: &L, spec: &Spec, now_ns: u64, amount: u32) -> bo
     if spec.leased == 0 || leases.others() == 0 {
         return false;
     }
-    let Some(slot) = leases.slot(spec.id) else {
+    let Some(slot) = leases.slot(spec.id()) else {
         return false;
     };
     let (left, cost) = (slot.get(Field::Left), spec.charge(amount));
@@ -246,7 +246,7 @@ pub fn slot<L: Leases>(leases: &L, spec: &Spec, cost: u64) -> Option<L::Slot> {
     if spec.leased == 0 || leases.others() == 0 || !Terms::new(spec, leases.others()).allow(cost) {
         return None;
     }
-    leases.slot(spec.id)
+    leases.slot(spec.id())
 }
 
 /// What one compare-and-swap is to charge, and what the CPU then holds.

@@ -53,7 +53,6 @@ pub fn limit<E: Environment>(
     let trusted = listed & list_flags::TRUST != 0;
     let own = environment.subject_flags(subject);
     let mut watch = environment.watched() || own & subject_flags::MONITOR != 0;
-    let family = if v6 { 6 } else { 4 };
     let mut answered = false;
     let standing = Cell::new(None);
     environment.keep(&standing);
@@ -64,7 +63,7 @@ pub fn limit<E: Environment>(
         packet,
         standing: &standing,
     };
-    // Of those that have none of the three, no policy looks for answers to offers.
+    // A policy that has one of the three looks for answers to offers (`flags::OFFERS`), unless it is of profiles of what is not TCP.
     if own & (subject_flags::RESERVE | subject_flags::BLOCK | subject_flags::PROFILE) != 0
         && proof::may_answer(packet)
         && environment.answer(packet)
@@ -75,28 +74,39 @@ pub fn limit<E: Environment>(
 
     let by_source = own & (subject_flags::TIER | subject_flags::BLOCK) != 0
         && listed & (list_flags::TRUST | list_flags::PROXY) == 0;
-    // Asked for before anything is charged: a compare-and-swap lets the processor begin nothing that comes after it, and so one line is found, and comes
-    // from memory, while the other one does.
-    let network = if own & subject_flags::TIER << 1 != 0 && !trusted {
-        let network = masked(v6, &packet.source, subject.network_v4, &subject.network_v6);
-        let hash = hash::hash(&environment.key(), Domain::Network, family, &network);
-        environment.line(hash).map(|line| {
-            let _ = line.get(0);
-            (line, hash)
-        })
-    } else {
-        None
-    };
     let reason = 'judged: {
         let shared_out = own & subject_flags::SHARE != 0;
-        if by_source || shared_out {
-            let hash = environment.source_hash(packet);
-            watch |= shared_out && hash::share(hash) >= subject.enforce_share;
-            if by_source
-                && let Some(refused) = by_own_buckets(environment, &sender, subject, own, hash, watch)
-            {
-                break 'judged refused;
+        let hash = if by_source || shared_out {
+            environment.source_hash(packet)
+        } else {
+            0
+        };
+        watch |= shared_out && hash::share(hash) >= subject.enforce_share;
+        let own_line = if by_source {
+            environment.source_line(hash)
+        } else {
+            None
+        };
+        if let Some(line) = &own_line {
+            environment.tidy(line);
+            if own & subject_flags::BLOCK != 0 && is_blocked(environment, line, packet, subject, hash) {
+                break 'judged Reason::Block;
             }
+        }
+        // Before anything is charged: a compare-and-swap lets the processor begin nothing that comes after it, and so this line is found, and comes from
+        // memory, while that of the source does.
+        let network = if own & subject_flags::TIER << 1 != 0 && !trusted {
+            network_line(environment, packet, subject, v6)
+        } else {
+            None
+        };
+        if let Some(line) = &own_line
+            && let Some(refused) = by_tier(environment, line, subject, 0, hash, &sender)
+        {
+            if own & subject_flags::BLOCK != 0 && !watch {
+                strike(environment, line, subject, hash, &sender);
+            }
+            break 'judged refused;
         }
         if let Some((line, hash)) = network {
             environment.tidy(&line);
@@ -188,32 +198,40 @@ pub fn masked(v6: bool, address: &Address, v4_mask: u32, v6_mask: &Address) -> A
     }
 }
 
-/// Judges a packet by its source's block and buckets; the reason if they refuse it.
+/// Whether a packet's source is blocked, or if that is all that the packet asks for, its new connections.
 #[inline(always)]
-fn by_own_buckets<E: Environment>(
+fn is_blocked<E: Environment>(
     environment: &E,
-    sender: &Sender<'_>,
+    line: &E::Line,
+    packet: &Packet,
     subject: &Subject,
-    own: u32,
     hash: u64,
-    watch: bool,
-) -> Option<Reason> {
-    let packet = sender.packet;
-    let line = environment.source_line(hash)?;
-    environment.tidy(&line);
-    let blocking = own & subject_flags::BLOCK != 0;
-    if blocking {
-        match environment.blocked(&line, &subject.block, hash) {
-            Blocked::Whole => return Some(Reason::Block),
-            Blocked::Connections if packet.connection => return Some(Reason::Block),
-            _ => {}
-        }
+) -> bool {
+    match environment.blocked(line, &subject.block, hash) {
+        Blocked::Whole => true,
+        Blocked::Connections => packet.connection,
+        Blocked::Nothing => false,
     }
-    let refused = by_tier(environment, &line, subject, 0, hash, sender)?;
-    if blocking && !watch {
-        strike(environment, &line, subject, hash, sender);
-    }
-    Some(refused)
+}
+
+/// The line of a packet's network, which has been asked for, and the network's hash.
+#[inline(always)]
+fn network_line<E: Environment>(
+    environment: &E,
+    packet: &Packet,
+    subject: &Subject,
+    v6: bool,
+) -> Option<(E::Line, u64)> {
+    let network = masked(v6, &packet.source, subject.network_v4, &subject.network_v6);
+    let hash = hash::hash(
+        &environment.key(),
+        Domain::Network,
+        if v6 { 6 } else { 4 },
+        &network,
+    );
+    let line = environment.line(hash)?;
+    let _ = line.get(0);
+    Some((line, hash))
 }
 
 /// Charges the buckets of a source (`tier` 0) or network (1), one after the other; the reason of the one that refuses. Not a loop, here or
@@ -521,7 +539,7 @@ pub fn shared_debt<V: Versions>(held: u64, versions: &V, spec: &Spec, now_ns: u6
     let version = (held >> 62) as u8;
     if version == spec.version() {
         gcra::debt(held, cell::SHARED_MASK, spec.clock(now_ns), spec.window)
-    } else if let Some(old) = versions.version(spec.id, version) {
+    } else if let Some(old) = versions.version(spec.id(), version) {
         spec.convert(
             gcra::debt(held, cell::SHARED_MASK, old.clock(now_ns), old.window),
             &old,

@@ -289,7 +289,7 @@ pub fn charge_once<L: Line, V: Versions>(
 ) -> Charge {
     let proven = amount.proven();
     let amount = amount.number();
-    let tag = cell::tag(hash, spec.id);
+    let tag = cell::tag(hash, spec.id());
     let now = spec.clock(now_ns);
     let cost = spec.charge(amount);
     let (mut at, held) = find(line, tag);
@@ -333,7 +333,7 @@ fn debt<V: Versions>(versions: &V, spec: &Spec, held: u64, now: u64, now_ns: u64
     if !of_another_spec(held, spec) {
         return gcra::debt(held, cell::TIME_MASK, now, spec.window);
     }
-    match versions.version(spec.id, cell::version_of(held)) {
+    match versions.version(spec.id(), cell::version_of(held)) {
         Some(old) => {
             let debt = gcra::debt(held, cell::TIME_MASK, old.clock(now_ns), old.window);
             spec.convert(debt, &old)
@@ -344,7 +344,7 @@ fn debt<V: Versions>(versions: &V, spec: &Spec, held: u64, now: u64, now_ns: u64
 
 /// What a source owes to its bucket, in units of `spec`; 0 where the bucket is full. Changes nothing.
 pub fn owed<L: Line, V: Versions>(line: &L, versions: &V, spec: &Spec, hash: u64, now_ns: u64) -> u64 {
-    match find(line, cell::tag(hash, spec.id)) {
+    match find(line, cell::tag(hash, spec.id())) {
         (0, _) => 0,
         (_, held) => debt(versions, spec, held, spec.clock(now_ns), now_ns),
     }

@@ -5,6 +5,7 @@ use gateway_core::bucket::{
     cell, gcra,
     spec::{FINEST, FRACTION, Home, Kind, MIN_CHARGE, SHARED_DEPTH, SMALLEST, Spec, TAGGED_DEPTH},
 };
+use gateway_core::image::BUCKETS;
 use proptest::prelude::*;
 
 /// The smallest frame lengths that matter, and a super-frame of generic mode.
@@ -51,6 +52,38 @@ fn limits() -> impl Strategy<Value = (Kind, Home, u64, u64)> {
             .prop_map(|(rate, burst)| (Kind::Bytes, Home::Shared, rate, burst)),
     ];
     prop_oneof![counted(Kind::Packets), counted(Kind::Connections), bytes]
+}
+
+/// What a cell holds of its bucket is what was put into it, from the half that is the source's and the half that is the spec's.
+#[test]
+fn a_cell_says_whose_it_is_and_by_which_spec() {
+    let units = [(1, 1), (1_000, 10), (100_000_000, 100), (1_000_000, 1_000_000)];
+    for (rate, burst) in units {
+        let spec = Spec::new(Kind::Packets, Home::Tagged, rate, burst).expect("within the policy's bounds");
+        for id in [1, 2, 127, 128, 0x5555, BUCKETS - 1] {
+            for version in 0..4 {
+                let spec = spec.of_bucket(id, version);
+                assert_eq!((spec.id(), spec.version()), (id, version));
+                for hash in [
+                    0,
+                    1,
+                    u64::from(id),
+                    0x1f_ffff,
+                    0x20_0000,
+                    0x0123_4567_89ab_cdef,
+                    u64::MAX,
+                ] {
+                    for time in [0, 1, cell::TIME_MASK] {
+                        let held = cell::bucket(cell::label(hash, spec.label()), time);
+                        assert_eq!(cell::tag_of(held), cell::tag(hash, id));
+                        assert_eq!(cell::exponent_of(held), u64::from(spec.exponent()));
+                        assert_eq!(cell::version_of(held), version);
+                        assert_eq!(held & cell::TIME_MASK, time);
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// So many random cases; a failing one is printed, not kept in a file.

@@ -411,7 +411,7 @@ impl line::Versions for TwoSpecs {
     fn version(&self, id: u32, version: u8) -> Option<Spec> {
         self.0
             .iter()
-            .find(|spec| spec.id == id && spec.version() == version)
+            .find(|spec| spec.id() == id && spec.version() == version)
             .copied()
     }
 }
@@ -452,8 +452,8 @@ fn a_changed_rate_keeps_the_debt_of_a_source() {
 fn a_free_cell_is_nobodys() {
     let spec = packets(1, 100_000_000, 100);
     assert_eq!((spec.exponent(), spec.version()), (0, 0), "the finest unit");
-    let hash = u64::from(spec.id);
-    assert_eq!(cell::tag(hash, spec.id), 0);
+    let hash = u64::from(spec.id());
+    assert_eq!(cell::tag(hash, spec.id()), 0);
     // All but a little of a cell's range: zero lies ahead, by half a packet more than half the depth.
     let now = (((1 << cell::TIME_BITS) - spec.depth / 2) >> FINEST) - 5;
     let line = HostLine::default();

@@ -210,7 +210,7 @@ fn two_cpus_with_the_same_new_source_leave_one_cell() {
                 (Charge::Admitted, Charge::Admitted),
                 "interrupted before {before}"
             );
-            let cells = cells_of(&line, cell::tag(hash(0), spec.id));
+            let cells = cells_of(&line, cell::tag(hash(0), spec.id()));
             assert_eq!(cells.len(), 1, "interrupted before {before}: {cells:?}");
             let now = spec.clock(base);
             let debt = gcra::debt(cells[0], cell::TIME_MASK, now, spec.window);
@@ -250,7 +250,7 @@ fn racing_threads_with_the_same_new_source_leave_one_cell() {
         }
     });
     for line in &lines {
-        assert_eq!(cells_of(line, cell::tag(hash(0), spec.id)).len(), 1, "{line:?}");
+        assert_eq!(cells_of(line, cell::tag(hash(0), spec.id())).len(), 1, "{line:?}");
     }
 }
 

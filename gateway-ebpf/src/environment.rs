@@ -47,7 +47,7 @@ pub(crate) struct Environment<const MADE_FOR: u64> {
     buckets: u32,
     watched: bool,
     controls: Controls,
-    /// Where the filters are; null where no policy of this program asks for them at every packet.
+    /// Where the filters are; null where no policy of this program asks for them at every packet, and on the way out.
     filters: *mut Filters,
     /// Of the packet's source, once it was [expected](Self::expect), where the policies ask for it; not on the way out.
     source_hash: u64,
@@ -591,7 +591,7 @@ impl<const MADE_FOR: u64> judge::Environment for Environment<MADE_FOR> {
             self.now_ns,
             amount,
             open,
-            || judge::Environment::shared(self, spec.id),
+            || judge::Environment::shared(self, spec.id()),
             |cell, open| {
                 Charge::from_number(functions::weir_shared(
                     cell.element(),

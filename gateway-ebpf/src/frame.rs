@@ -1,6 +1,6 @@
 //! The one place that touches packet memory.
 
-use core::arch::asm;
+use core::{arch::asm, cell::Cell};
 
 use aya_ebpf::{
     helpers::generated::bpf_xdp_get_buff_len,
@@ -93,7 +93,7 @@ pub(crate) fn opaque(mut value: usize) -> usize {
 
 /// Tells the compiler that somebody else may look at a value and change it, so that it is in memory from then on.
 #[inline(always)]
-pub(crate) fn in_memory<T>(value: &T) {
+pub(crate) fn in_memory<T>(value: &Cell<T>) {
     // SAFETY: moves a register onto itself.
     unsafe { asm!("{0} = {0}", inout(reg) value => _, options(nostack, preserves_flags)) };
 }

@@ -34,7 +34,7 @@ impl Line for Cell {
 /// Tries once to charge a source's bucket.
 #[inline(always)]
 pub(crate) fn charge_once(spec: &Spec, hash: u64, now_ns: u64, amount: Amount) -> Charge {
-    let key = hash ^ u64::from(spec.id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let key = hash ^ u64::from(spec.id()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let place = match maps::LRU.get_ptr_mut(&key) {
         Some(place) => place,
         None => {

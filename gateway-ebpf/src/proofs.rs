@@ -75,7 +75,7 @@ pub(crate) fn generation(number: u32) -> Option<&'static Generation> {
     maps::GENERATIONS.get(half(number, 1, 0))
 }
 
-/// The cell that says whether an answer of a peer may be awaited.
+/// The cell that says whether an answer of a peer may be awaited. `filters`: the element of their map.
 #[inline(always)]
 fn cell(filters: *mut Filters, peer: &Address, port: u16) -> *mut u16 {
     // SAFETY: of a map element; the mask of the place holds it there.
@@ -86,7 +86,7 @@ fn cell(filters: *mut Filters, peer: &Address, port: u16) -> *mut u16 {
     }
 }
 
-/// Whether an answer of the packet's source may be awaited.
+/// Whether an answer of the packet's source may be awaited. `filters`: likewise.
 #[inline(always)]
 pub(crate) fn awaited(filters: *mut Filters, packet: &Packet, now_ns: u64) -> bool {
     // SAFETY: a cell of a map element.

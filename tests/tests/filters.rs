@@ -129,7 +129,14 @@ fn a_list_of_every_length_holds_from_the_first_address_to_the_last() -> Result<(
     let (mut dataplane, program, _bpffs) = place(&text)?;
     let all = nets()?;
     check(&dataplane, &program, &all, "list", "the list")?;
-    // Other filters take their turns, round and round.
+    // Other filters take their turns, round and round, and that of bans, which lies beside them, stays what it was.
+    let banned: IpNet = "198.18.7.0/24".parse()?;
+    let ban = BanEntry {
+        prefix: banned,
+        service: None,
+        until_ns: u64::MAX,
+    };
+    dataplane.change_bans(&[ban], &[])?;
     for at in 0..8 {
         let (few, most) = (&PREFIXES[at..=at], &all[at..=at]);
         let text = format!("{SERVICE}[lists.bad]\naction = \"drop\"\nprefixes = {few:?}\n");
@@ -139,6 +146,8 @@ fn a_list_of_every_length_holds_from_the_first_address_to_the_last() -> Result<(
         let other = all[(at + 1) % 8].network().to_string();
         let found = reason(&dataplane, &program, &other)?;
         ensure!(found == "pass", "{other} is in no list: {found}");
+        let found = reason(&dataplane, &program, &banned.network().to_string())?;
+        ensure!(found == "ban", "{banned} is banned: {found}");
     }
     Ok(())
 }

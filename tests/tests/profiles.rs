@@ -124,6 +124,56 @@ fn every_packet_counts_by_length_ttl_and_flags() -> Result<()> {
     Ok(())
 }
 
+/// What each of the programs reads of a packet is enough for what it counts: lengths, TTLs, flags, answers to what was offered, sources.
+#[test]
+fn every_program_counts_the_same() -> Result<()> {
+    require_root();
+    let bucket = "[service.per_source]\npackets = { rate = 1000, burst = 1000 }\n";
+    let web = "[[service]]\nname = \"web\"\nprotocol = \"tcp\"\nports = [80]\n";
+    let list = "[lists.bad]\naction = \"drop\"\nprefixes = [\"198.51.100.0/24\"]\n";
+    let head = "version = 1\n[sampling]\none_in = 0\n[source]\nmax_tracked = 4096\n";
+    for (program, policy) in [
+        ("weir_base", format!("{head}{web}{bucket}")),
+        ("weir_full", format!("{head}{list}{web}{bucket}")),
+        ("weir", format!("{head}{web}time = true\n{bucket}")),
+    ] {
+        let mut both = Both::new(&policy, 100 * SECOND)?;
+        ensure!(both.program() == program, "{program}: {}", both.program());
+        for port in 3_000..3_010 {
+            both.judge(&segment(port, SYN, (7, 0), &[]))?;
+            both.leaves(&reply(port, SYN | ACK, (50, 8), &[]))?;
+            both.judge(&segment(port, ACK, (8, 51), &[]))?;
+            both.judge(&segment(port, ACK | PSH, (8, 51), &[7; 400]))?;
+        }
+        for source in 0..1_000 {
+            let source = format!("10.0.{}.{}", source >> 8, source & 0xff);
+            both.judge(
+                &Frame::new()
+                    .ip(&source, "203.0.113.10")
+                    .tcp(9, 80, FIN | ACK)
+                    .build(),
+            )?;
+        }
+        let web = profile(&both, "web")?;
+        let counts = (web.syn, web.syn_ack, web.first_ack, web.fin, web.rst);
+        ensure!(counts == (10, 10, 10, 1_000, 0), "{program}: {counts:?}");
+        let long = SIZES.iter().filter(|bound| 454 > **bound as usize).count();
+        ensure!(
+            (web.sizes[0], web.sizes[long]) == (1_020, 10),
+            "{program}: {:?}",
+            web.sizes
+        );
+        let ttl = usize::from(client(1).build()[22]) / TTL_STEP as usize;
+        ensure!(web.ttls[ttl] == 1_030, "{program}: {:?}", web.ttls);
+        let distinct = both.kernel.take_distinct()?;
+        let raised = distinct.iter().flat_map(|service| service.registers.iter());
+        let raised = raised.filter(|register| **register != 0).count();
+        // Of 1,001 sources in 4,096 registers some 110 share one.
+        ensure!((800..1_001).contains(&raised), "{program}: {raised}");
+    }
+    Ok(())
+}
+
 /// Also of traffic to no service.
 #[test]
 fn udp_what_reflects_and_fragments_are_counted() -> Result<()> {

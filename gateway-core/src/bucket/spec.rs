@@ -74,8 +74,7 @@ pub enum Home {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(C)]
 pub struct Spec {
-    /// The bucket's number, part of its cells' tags and the index of its shared cell; 0: there is no bucket.
-    pub id: u32,
+    id: u32,
     /// Units charged for one packet, byte or connection, shifted left by `fraction`.
     pub cost: u32,
     /// The clock is shifted left by this…
@@ -87,8 +86,8 @@ pub struct Spec {
     /// Not 0 for a total, of which CPUs may take leases ([`crate::lease`]): they leave at most `depth` >> `leased` owed. 1, unless a part of the
     /// depth is kept for proven sources ([`crate::lease::shift`]).
     pub leased: u8,
-    /// What cells say of the spec that charged them, so that a packet compares all of it at once: the bucket's number, unit and version
-    /// ([`cell::label`]). Only [`Self::of_bucket`] sets it, for it goes with `id`.
+    /// What cells say of the spec that charged them, so that a packet compares all of it at once: the bucket's number (which [`Self::of_bucket`] sets here
+    /// and in `id`), unit and version ([`cell::label`]).
     label: u32,
     /// Units that a full bucket holds.
     pub depth: u64,
@@ -199,6 +198,12 @@ impl Spec {
             label: cell::spec_label(id, self.exponent(), version),
             ..self
         }
+    }
+
+    /// The bucket's number, part of its cells' tags and the index of its shared cell; 0: there is no bucket.
+    #[inline(always)]
+    pub const fn id(&self) -> u32 {
+        self.id
     }
 
     /// What cells say of it besides whose they are.

@@ -128,8 +128,16 @@ const _: () = assert!(BUCKETS as usize + TIERS * KINDS <= 64);
 const _: () =
     assert!(fits(LEAN, LEAN) && fits(LEAN, BASE) && fits(BASE, BASE) && !fits(BASE, LEAN) && fits(ALL, ALL));
 const _: () = assert!(fits(BASE, FULL) && fits(FULL, FULL) && !fits(FULL, BASE));
-const _: () =
-    assert!(!observed(LEAN).ttl && observed(BASE).ttl && !observed(FULL).payload && observed(ALL).payload);
+const _: () = assert!(asks(LEAN) && asks(BASE) && asks(FULL) && asks(ALL));
+
+/// Whether a program asks of a packet what its subjects may want: the path goes by the flags of subjects alone.
+const fn asks(made_for: u64) -> bool {
+    const ANSWERS: u32 = subject_flags::RESERVE | subject_flags::BLOCK | subject_flags::PROFILE;
+    let (all, own, observed) = (flags(made_for), subject_flags(made_for), observed(made_for));
+    (own & ANSWERS == 0 || all & flags::OFFERS != 0 && observed.acknowledgement)
+        && (own & subject_flags::PROFILE == 0 || all & flags::PROFILES != 0 && observed.ttl)
+        && (own & subject_flags::TIME == 0 || all & flags::TIMES != 0 && observed.payload)
+}
 
 #[cfg(test)]
 mod tests {

@@ -16,7 +16,7 @@ use gateway_core::{
     judge::{Environment, Event, Shared},
     lease::{Leases, NoLeases},
     limit,
-    line::{self, Block, Line, Versions, WORDS},
+    line::{self, Amount, Block, Charge, Line, Versions, WORDS},
     packet::{Address, Packet},
     parse::parse,
     proof,
@@ -405,6 +405,20 @@ impl<'a> Environment for &'a World {
 
     fn note(&self, event: Event) {
         self.events.borrow_mut().push(event);
+    }
+
+    fn charge_first(
+        &self,
+        line: &WorldLine<'a>,
+        spec: &Spec,
+        hash: u64,
+        amount: Amount,
+        cost: u64,
+    ) -> Charge {
+        // As the kernel half does it.
+        assert_eq!(cost, spec.charge(amount.number()));
+        line::charge_found(line, spec, hash, self.now_ns, cost)
+            .unwrap_or_else(|| self.charge(line, spec, hash, amount))
     }
 
     fn look(&self, _packet: &Packet, subject: &Subject) {

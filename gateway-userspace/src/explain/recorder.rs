@@ -270,7 +270,7 @@ impl<E: Environment> Environment for Recorder<'_, E> {
 
     fn charge_shared(&self, spec: &Spec, amount: u32, open: impl Fn() -> u64) -> Charge {
         let owed = || {
-            let cell = self.inner.shared(spec.id);
+            let cell = self.inner.shared(spec.id());
             cell.map_or(0, |cell| {
                 limit::shared_debt(cell.get(), self, spec, self.now_ns())
             })

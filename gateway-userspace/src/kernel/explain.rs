@@ -37,7 +37,7 @@ impl Dataplane {
             .iter()
             .map(|seen| match seen {
                 Seen::Bucket(met) => {
-                    let found = self.state.registry.bucket_of(met.spec.id, met.spec.version());
+                    let found = self.state.registry.bucket_of(met.spec.id(), met.spec.version());
                     found.map(|(_, limit)| limit)
                 }
                 _ => None,
@@ -108,11 +108,11 @@ impl Dataplane {
                         line::owed(&line, &peek, spec, hash, now_ns)
                     }),
                     _ => peek
-                        .shared(spec.id)
+                        .shared(spec.id())
                         .map(|cell| limit::shared_debt(judge::Shared::get(&cell), &peek, spec, now_ns)),
                 };
                 let full = spec.left(0, spec.depth);
-                let burst = self.state.registry.bucket_of(spec.id, spec.version());
+                let burst = self.state.registry.bucket_of(spec.id(), spec.version());
                 let burst = burst.map_or(full, |(_, limit)| limit.burst);
                 left.push(BucketLeft {
                     tier: TIER_NAMES[tier].to_owned(),

@@ -60,7 +60,7 @@ fn names_keep_their_numbers_across_policies() {
     assert_eq!(second.gone, [a.expect("it had one")]);
     // The generation that is being replaced still knows the number that became free.
     assert_ne!(registry.service("c"), a);
-    assert_ne!(bucket(&second, &registry, "c").id, spec.id);
+    assert_ne!(bucket(&second, &registry, "c").id(), spec.id());
 }
 
 #[test]
@@ -80,17 +80,17 @@ fn a_freed_bucket_waits_for_its_longest_debt() {
     let mut registry = registry();
     // A hundred seconds to refill at 1/s, and a second for clocks that lag.
     let first = compiled(&policy(vec![limited("a", 1, 100)]), &mut registry, 0);
-    let freed = bucket(&first, &registry, "a").id;
+    let freed = bucket(&first, &registry, "a").id();
     compiled(&policy(Vec::new()), &mut registry, 0);
     let image = compiled(&policy(vec![limited("b", 1, 1)]), &mut registry, 100 * SECOND);
-    assert_ne!(bucket(&image, &registry, "b").id, freed);
+    assert_ne!(bucket(&image, &registry, "b").id(), freed);
     let image = compiled(
         &policy(vec![limited("b", 1, 1), limited("c", 1, 1)]),
         &mut registry,
         101 * SECOND,
     );
     assert_eq!(
-        bucket(&image, &registry, "c").id,
+        bucket(&image, &registry, "c").id(),
         freed,
         "a drained number is used again"
     );
@@ -120,7 +120,7 @@ fn a_freed_block_waits_for_the_longest_block() {
     compiled(&policy(Vec::new()), &mut registry, 0);
     let day = compiled(&policy(vec![blocked("b")]), &mut registry, 86_400 * SECOND);
     let subject = &day.subjects[1];
-    assert!(subject.block.id != freed && subject.buckets[0][0].id != freed);
+    assert!(subject.block.id != freed && subject.buckets[0][0].id() != freed);
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_changed_limit_takes_another_version_and_the_old_one_stays_known() {
     let known = |registry: &Registry, spec: Spec| {
         registry
             .versions()
-            .any(|(id, specs)| id == spec.id && specs[usize::from(spec.version())] == spec)
+            .any(|(id, specs)| id == spec.id() && specs[usize::from(spec.version())] == spec)
     };
     let mut seen = Vec::new();
     for rate in [10, 20, 30, 40] {
@@ -137,7 +137,7 @@ fn a_changed_limit_takes_another_version_and_the_old_one_stays_known() {
         let spec = bucket(&image, &registry, "a");
         assert!(
             seen.iter()
-                .all(|old: &Spec| old.id == spec.id && old.version() != spec.version())
+                .all(|old: &Spec| old.id() == spec.id() && old.version() != spec.version())
         );
         seen.push(spec);
         assert!(seen.iter().all(|spec| known(&registry, *spec)), "after {rate}/s");
@@ -182,7 +182,7 @@ fn a_scaled_service_has_both_limits_until_the_lever_ends() {
     assert_eq!(scaled.until_ns, 9 * SECOND);
     assert_eq!(after.until_ns, u64::MAX);
     assert_eq!(after.buckets, plain.subjects[number].buckets);
-    assert_eq!(scaled.buckets[0][0].id, after.buckets[0][0].id);
+    assert_eq!(scaled.buckets[0][0].id(), after.buckets[0][0].id());
     assert_ne!(scaled.buckets[0][0].version(), after.buckets[0][0].version());
 }
 
@@ -253,7 +253,7 @@ fn going_back_to_a_policy_gives_everything_back() {
         [usage.service("b").expect("it had one")]
     );
     let c = registry.service("c").expect("it has a number");
-    let of_c = bucket(&second, &registry, "c").id;
+    let of_c = bucket(&second, &registry, "c").id();
     assert!(
         usage.service_name(c).is_none(),
         "no number of the first policy is given away"
@@ -270,10 +270,10 @@ fn going_back_to_a_policy_gives_everything_back() {
     let waited = bucket(&second, &registry, "a").version();
     let known = registry
         .versions()
-        .find(|(id, _)| *id == of_a.id)
+        .find(|(id, _)| *id == of_a.id())
         .expect("it is there")
         .1;
-    assert_eq!(known[usize::from(waited)].id, of_a.id);
+    assert_eq!(known[usize::from(waited)].id(), of_a.id());
     let again = compiled(&both(1), &mut registry, 3 * SECOND);
     assert_eq!(bucket(&again, &registry, "a"), of_a);
     assert_eq!(bucket(&again, &registry, "b"), of_b);
@@ -285,7 +285,7 @@ fn going_back_to_a_policy_gives_everything_back() {
     ]);
     let d = |registry: &mut Registry, now_ns| {
         let image = compiled(&named, registry, now_ns);
-        bucket(&image, registry, "d").id
+        bucket(&image, registry, "d").id()
     };
     assert_ne!(d(&mut registry.clone(), 3 * SECOND), of_c);
     assert_eq!(d(&mut registry, 1_000 * SECOND), of_c);
@@ -323,13 +323,13 @@ proptest! {
             }
             for (name, (rate, burst)) in services {
                 let spec = bucket(&image, &registry, &format!("s{name}"));
-                let held = holders.get(&spec.id).copied();
+                let held = holders.get(&spec.id()).copied();
                 if let Some((holder, drained)) = held && holder != name {
                     prop_assert!(drained <= now, "s{} took over from s{} too early", name, holder);
-                    holders.remove(&spec.id);
+                    holders.remove(&spec.id());
                 }
-                prop_assert!(in_force.insert(spec.id, burst * SECOND / rate).is_none(), "a number is shared");
-                holders.entry(spec.id).or_insert((name, 0)).0 = name;
+                prop_assert!(in_force.insert(spec.id(), burst * SECOND / rate).is_none(), "a number is shared");
+                holders.entry(spec.id()).or_insert((name, 0)).0 = name;
             }
         }
     }

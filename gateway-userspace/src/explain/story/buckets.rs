@@ -11,7 +11,7 @@ use crate::{
 
 impl Teller<'_> {
     pub(super) fn bucket(&mut self, met: &Charged, limit: Option<Limit>) {
-        let Some((tier, kind)) = self.place_of(met.spec.id) else {
+        let Some((tier, kind)) = self.place_of(met.spec.id()) else {
             return;
         };
         let overflow = met.shared && tier < 2;
@@ -79,7 +79,7 @@ impl Teller<'_> {
                     .enumerate()
                     .map(move |(kind, spec)| (tier, kind, spec))
             })
-            .find(|(_, _, spec)| spec.id == id)
+            .find(|(_, _, spec)| spec.id() == id)
             .map(|(tier, kind, _)| (tier, kind))
     }
 }
