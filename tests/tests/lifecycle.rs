@@ -57,7 +57,7 @@ fn the_controller_is_small_and_idle() -> Result<()> {
     let (own, file) = (kilobytes("RssAnon:")?, kilobytes("RssFile:")?);
     println!("a table for a million sources: {own} kB its own, {file} kB of files, {used} ticks of 500 used");
     ensure!(own < 10_000, "{own} kB of its own");
-    ensure!(file < 40_000, "{file} kB of files");
+    ensure!(file < 25_000, "{file} kB of files");
     ensure!(used <= 5, "{used} ticks in five seconds");
     Ok(())
 }

@@ -73,7 +73,7 @@ pub const fn subject_flags(uses: u64) -> u32 {
 /// The bit of a bucket.
 #[inline(always)]
 pub const fn bucket(tier: usize, kind: usize) -> u64 {
-    1 << (BUCKETS as usize + tier * KINDS + kind)
+    (bucket_of(tier, kind) as u64) << BUCKETS
 }
 
 /// The buckets, in a number of their own: what a program asks again and again takes one instruction less of 32 bits.
