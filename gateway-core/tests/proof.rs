@@ -306,6 +306,31 @@ fn what_others_fill_is_not_kept_from_proven_sources() {
     assert_eq!(passed(&world, |_| segment(ACK, 1, 1)), 0);
 }
 
+/// A full line asks what a source has shown, and then so does the overflow bucket: an attempt that counts once counts for both.
+#[test]
+fn an_attempt_counts_for_all_that_one_packet_meets() {
+    let mut world = World::new();
+    world.limit(0, 0, 4);
+    world.lines = OVERFLOW_LINES;
+    let from = |source: u8| {
+        let mut frame = segment(SYN, 50, 0);
+        frame[29] = source;
+        frame
+    };
+    let (passes, refused) = (
+        (Verdict::Pass, Reason::Pass),
+        (Verdict::Drop, Reason::SourcePackets),
+    );
+    // Five debtors fill the line, two strangers their half of the overflow bucket.
+    for source in (10..15).cycle().take(20).chain(100..102) {
+        assert_eq!(verdict(&world, &from(source)), passes, "{source}");
+    }
+    assert_eq!(verdict(&world, &from(102)), refused);
+    world.now_ns += SECOND * 4 / 5;
+    assert_eq!(verdict(&world, &from(103)), refused, "it comes first");
+    assert_eq!(verdict(&world, &from(102)), passes, "it comes again");
+}
+
 #[test]
 fn a_strangers_excess_blocks_only_its_new_connections() {
     for proven in [false, true] {
